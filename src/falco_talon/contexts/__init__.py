@@ -1,0 +1,5 @@
+"""The built-in contexts, in the order they are listed."""
+
+from falco_talon.plugin import Context
+
+CONTEXTS: tuple[type[Context], ...] = ()
