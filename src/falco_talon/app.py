@@ -1,0 +1,138 @@
+"""The composition root: make the parts, join them, run until stopped."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from falco_talon.bus import Consumer, EmbeddedServer, Stream, connect
+from falco_talon.catalog import Catalog
+from falco_talon.clients import Clients, open_clients
+from falco_talon.config import Config
+from falco_talon.engine import Engine
+from falco_talon.notifications import Notifications, bind_notifiers
+from falco_talon.plugin import Notifier
+from falco_talon.reporting import Reporter
+from falco_talon.rules.binding import BoundRules, bind
+from falco_talon.rules.load import load
+from falco_talon.server import Server, listening
+from falco_talon.telemetry.metrics import Metrics
+from falco_talon.telemetry.tracing import NoTracing, Tracing
+
+log = structlog.get_logger()
+
+_EVENTS_IN_HAND = 1000
+_FLUSH_SECONDS = 5.0
+_MESSAGE_OVERHEAD_BYTES = 64 * 1024
+
+
+async def run(
+    config: Config, stop: asyncio.Event, listens: Callable[[int], None] = lambda port: None
+) -> None:
+    """Run the daemon until *stop* is set, then let what is under way end.
+
+    *listens* is called with the port as soon as events are accepted.
+
+    :raises TalonError: if it cannot start (inside an ``ExceptionGroup``).
+    """
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        tasks = await enter(asyncio.TaskGroup())
+        tracing, metrics = make_tracing(config), Metrics().with_process()
+        stack.callback(tracing.close)
+
+        catalog = Catalog.load()
+        clients = await enter(open_clients(config))
+        rules = bind(load(config.rules_files), catalog, clients)
+        names = (*config.default_notifiers, *(n for rule in rules.rules for n in rule.notifiers))
+        notifiers = bind_notifiers(names, catalog, config.notifiers, clients)
+        opening = tasks.create_task(open_used(clients, rules, notifiers.values()))
+        log.info("init", result=f"{len(rules)} rule(s) has/have been successfully loaded")
+
+        nats_server = await enter(make_nats_server(config, tasks))
+        connection = await enter(connect(nats_server.address))
+        await opening
+        notifications = Notifications(
+            tasks, notifiers, config.default_notifiers, Reporter(tracing, metrics).stage
+        )
+        stack.push_async_callback(notifications.close, _FLUSH_SECONDS)
+        reporter = Reporter(tracing, metrics, notifications.send)
+        engine = Engine(
+            rules,
+            reporter,
+            concurrency=config.engine.concurrency,
+            action_timeout_seconds=config.engine.action_timeout_seconds,
+        )
+        stream = Stream(
+            connection,
+            config.deduplication.key,
+            window_seconds=config.deduplication.time_window_seconds,
+            max_bytes=config.nats.max_bytes,
+        )
+        await stream.open()
+        consumer = Consumer(connection, tasks, engine.handle, max_in_flight=_EVENTS_IN_HAND)
+        await consumer.start()
+        stack.push_async_callback(consumer.stop, config.shutdown_grace_seconds)
+        stack.callback(engine.stop)
+
+        def readiness() -> dict[str, str]:
+            parts = {
+                "bus": "" if stream.connected else "not connected to nats-server",
+                "consumer": "" if consumer.running else "not running",
+                "shutdown": "stopping" if stop.is_set() else "",
+            }
+            return {part: fault for part, fault in parts.items() if fault}
+
+        server = Server(
+            stream,
+            lambda event: engine.rules.can_match(event),
+            reporter,
+            metrics,
+            readiness,
+            max_body_bytes=config.max_body_bytes,
+            show_events=config.print_all_events,
+            publish_unmatched=config.publish_unmatched,
+        )
+        port = await enter(listening(server.handle, config.listen_address, config.listen_port))
+        address = f"{config.listen_address}:{port}"
+        log.info("http", result=f"Falco Talon is up and listening on {address}")
+        listens(port)
+        await stop.wait()
+        log.info("http", result="stopping: no more events are accepted")
+
+
+def make_tracing(config: Config) -> Tracing:
+    """Return what makes the spans: the SDK if they go to a collector, else next to nothing."""
+    otel = config.otel
+    if not otel.traces_enabled:
+        return NoTracing()
+    from falco_talon.telemetry.otlp import OtlpTracing
+
+    return OtlpTracing.to_collector(
+        f"{otel.collector_endpoint}:{otel.collector_port}",
+        insecure=otel.collector_use_insecure_grpc,
+        timeout_seconds=otel.timeout,
+    )
+
+
+def make_nats_server(config: Config, tasks: asyncio.TaskGroup) -> EmbeddedServer:
+    """Return the nats-server of the configuration, not started."""
+    return EmbeddedServer(
+        tasks,
+        config.nats.store_folder(),
+        binary=str(config.nats.server) if config.nats.server else None,
+        max_payload_bytes=config.max_body_bytes + _MESSAGE_OVERHEAD_BYTES,
+        always_sync=config.nats.sync == "always",
+    )
+
+
+async def open_used(clients: Clients, rules: BoundRules, notifiers: Iterable[Notifier]) -> None:
+    """Open the clients that the plugins in use need, and no others.
+
+    :raises TalonError: naming the client that cannot be opened.
+    """
+    names = rules.uses.union(*(notifier.uses for notifier in notifiers))
+    await clients.ready(names)
+    for name in sorted(names):
+        log.info("init", category=name, status="success")
