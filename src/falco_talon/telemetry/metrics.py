@@ -72,6 +72,9 @@ class Metrics:
         self.refused = self._counter(
             "refused_requests_total", "number of requests that were not accepted", ("code",)
         )
+        self.rule_reloads = self._counter(
+            "rule_reloads_total", "number of reloads of the rule files", ("status",)
+        )
         info = Info("target", "Target metadata", registry=self.registry)
         info.info({"service_name": "falco-talon", "service_version": __version__})
 

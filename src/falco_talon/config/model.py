@@ -1,0 +1,231 @@
+"""The keys of the configuration, with their defaults, ranges and meaning."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
+
+from falco_talon.config.document import Document, read_document
+from falco_talon.config.environment import overlay
+from falco_talon.config.faults import describe
+from falco_talon.config.settings import NotifierSettings
+from falco_talon.errors import ConfigError
+
+_STATE_DIR = Path("/var/lib/falco-talon")
+
+
+def _split(value: object) -> object:
+    """Weak conversion of a list: text with commas, as in an environment variable."""
+    if isinstance(value, str):
+        return [item for item in (part.strip() for part in value.split(",")) if item]
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _level(value: object) -> object:
+    """``warn`` is what the log lines themselves say."""
+    lowered = _lower(value)
+    return "warning" if lowered == "warn" else lowered
+
+
+_Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+_Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Deduplication(_Section):
+    """Deduplication of events, here and among replicas."""
+
+    leader_election: bool = Field(
+        True, description="elect one replica whose stream knows every event"
+    )
+    time_window_seconds: int = Field(
+        5, ge=0, description="an equal event within that time is dropped; 0 keeps every event"
+    )
+    key: Annotated[Literal["output", "event"], BeforeValidator(_lower)] = Field(
+        "output",
+        description="what makes events equal: `output`, their output text; `event`, also rule, "
+        "source and host",
+    )
+
+
+class Otel(_Section):
+    """Traces and metrics over OTLP (gRPC)."""
+
+    traces_enabled: bool = Field(False, description="send traces")
+    metrics_enabled: bool = Field(False, description="send metrics")
+    collector_endpoint: str = Field("localhost", description="host of the collector")
+    collector_port: int = Field(4317, ge=1, le=65535, description="port of the collector")
+    timeout: int = Field(10, ge=1, description="seconds that one export may take")
+    collector_use_insecure_grpc: bool = Field(False, description="no TLS to the collector")
+
+
+class Aws(_Section):
+    """Access to AWS. Without keys, the default credential chain is used."""
+
+    region: str = Field("", description="region")
+    access_key: SecretStr = Field(SecretStr(""), description="access key")
+    secret_key: SecretStr = Field(SecretStr(""), description="secret key")
+    role_arn: str = Field("", description="role to assume")
+    external_id: str = Field("", description="external id that the role asks for")
+
+
+class Gcp(_Section):
+    """Access to GCP. Without a file, the default credentials are used."""
+
+    region: str = Field("", description="region")
+    credentials_path: str = Field("", description="file with the credentials")
+
+
+class Minio(_Section):
+    """Access to MinIO or another S3 server."""
+
+    endpoint: str = Field("", description="host and port")
+    access_key: SecretStr = Field(SecretStr(""), description="access key")
+    secret_key: SecretStr = Field(SecretStr(""), description="secret key")
+    use_ssl: bool = Field(False, description="use TLS")
+
+
+class Engine(_Section):
+    """Limits of the work on events."""
+
+    concurrency: int = Field(
+        32, ge=1, le=1024, description="events worked on at a time (one per target)"
+    )
+    action_timeout_seconds: float = Field(
+        60, gt=0, le=86400, description="seconds that one action may take"
+    )
+
+
+class Nats(_Section):
+    """The NATS server that the daemon runs."""
+
+    server: Path | None = Field(
+        None,
+        description="path of `nats-server`; unset: the one on PATH, else the installed package's",
+    )
+    store_dir: Path | None = Field(
+        None,
+        description="folder of the stream; unset: `/var/lib/falco-talon` if it is writable, else "
+        "`$XDG_STATE_HOME/falco-talon` (`~/.local/state/falco-talon`)",
+    )
+    max_bytes: ByteSize = Field(
+        ByteSize(1024**3), ge=1, description="bytes of events that may wait; more is refused (503)"
+    )
+    sync: Annotated[Literal["always", "interval"], BeforeValidator(_lower)] = Field(
+        "interval",
+        description="when events reach the disk: `always`, before the sender is answered; "
+        "`interval`, soon (they survive a crash of the program, not of the machine)",
+    )
+
+    def store_folder(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """Return the folder of the stream: the one set, else the first that fits this machine.
+
+        It may not exist yet, unless it is ``/var/lib/falco-talon``.
+        """
+        if self.store_dir is not None:
+            return self.store_dir
+        if _STATE_DIR.is_dir() and os.access(_STATE_DIR, os.W_OK | os.X_OK):
+            return _STATE_DIR
+        state = environ.get("XDG_STATE_HOME", "")
+        # The XDG rules: a relative path counts as unset.
+        home = Path(state) if Path(state).is_absolute() else Path.home() / ".local/state"
+        return home / "falco-talon"
+
+
+class Config(_Section):
+    """The whole configuration: frozen, valid, complete."""
+
+    listen_address: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104
+    listen_port: int = Field(2803, ge=0, le=65535, description="port to listen on; 0: any free one")
+    rules_files: _Paths = Field(
+        (Path("/etc/falco-talon/rules.yaml"),), description="rule files, merged in this order"
+    )
+    kubeconfig: str = Field("", description="kubeconfig file; empty: the cluster the pod runs in")
+    log_format: Annotated[Literal["json", "text", "color"], BeforeValidator(_lower)] = Field(
+        "color", description="layout of the log lines"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = (
+        Field("info", description="least important lines to print")
+    )
+    default_notifiers: _Names = Field((), description="notifiers of every rule")
+    watch_rules: bool = Field(True, description="load the rule files again when they change")
+    print_all_events: bool = Field(False, description="log events that match no rule, too")
+    publish_unmatched: bool = Field(
+        False, description="put events that no rule can match on the bus, too"
+    )
+    max_body_bytes: ByteSize = Field(
+        ByteSize(1024**2),
+        ge=1,
+        le=32 * 1024**2,  # nats-server takes no message above 64 MiB
+        description="largest request body; more is refused (413)",
+    )
+    shutdown_grace_seconds: float = Field(
+        25, ge=0, le=86400, description="seconds that running actions get to end at shutdown"
+    )
+    deduplication: Deduplication = Deduplication()
+    engine: Engine = Engine()
+    nats: Nats = Nats()
+    otel: Otel = Otel()
+    aws: Aws = Aws()
+    gcp: Gcp = Gcp()
+    minio: Minio = Minio()
+    notifiers: Mapping[str, NotifierSettings] = Field(
+        default_factory=dict,
+        description="settings of the notifiers, by name; see the page of the notifiers",
+    )
+
+    @classmethod
+    def load(
+        cls,
+        file: Path | None,
+        *,
+        rules: Sequence[Path] | None = None,
+        environ: Mapping[str, str],
+        notifiers: Mapping[str, Sequence[str]] | None = None,
+    ) -> Self:
+        """Read the configuration: *rules* over environment over file over default.
+
+        *notifiers* names the settings of each notifier, for the variables that set them; those
+        that stand in the file have their variables anyway.
+
+        :raises ConfigError: with every fault, one a line, if anything is wrong.
+        """
+        document = read_document(file) if file else Document("")
+        values = _without_empty(document.values)
+        variables = overlay(cls, values, environ, notifiers or {})
+        if rules:
+            values["rules_files"] = list(rules)
+            variables.pop(("rules_files",), None)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults = describe(error, cls, values, document, variables)
+            raise ConfigError("\n".join(faults)) from None
+
+
+def _without_empty(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out our own keys with an empty text: ``region: ""`` means the default, like null."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and key != "notifiers":
+            kept[key] = _without_empty(value)
+        elif value != "":
+            kept[key] = value
+    return kept
