@@ -1,0 +1,1 @@
+"""Actionners that call a service over HTTP."""

@@ -1,0 +1,1 @@
+"""Actionners that work on a Kubernetes cluster."""

@@ -1,0 +1,116 @@
+"""kubernetes:terminate"""
+
+from pydantic import Field
+
+from falco_talon.actionners.kubernetes._health import MinHealthyReplicas, enough_replicas
+from falco_talon.actionners.kubernetes._pod import Pod, PodActionner, owner
+from falco_talon.clients.kubernetes import Conflict, NotFound, Object, path
+from falco_talon.errors import CheckError, Ignored
+from falco_talon.event import Event
+from falco_talon.plugin import BaseParameters, PolicyRule, Result
+
+_MIRROR = "kubernetes.io/config.mirror"
+
+
+class Terminate(PodActionner):
+    """Delete the pod.
+
+    The pod that is deleted is the one that was looked at: another that has taken its name since
+    (as those of a StatefulSet do) is left alone.
+    """
+
+    name = "kubernetes:terminate"
+    source = ("syscalls",)
+    continue_ = False
+    permissions = (
+        PolicyRule(("pods",), ("get", "delete")),
+        PolicyRule(("replicasets",), ("get",), ("apps",)),
+    )
+    example = """
+      - action: Terminate the pod
+        actionner: kubernetes:terminate
+        parameters:
+          grace_period_seconds: 5
+          ignore_daemonsets: true
+          ignore_statefulsets: true
+          min_healthy_replicas: 33%
+    """
+
+    class Parameters(BaseParameters):
+        """How to delete, and what to spare."""
+
+        grace_period_seconds: int | None = Field(
+            None,
+            ge=0,
+            description="Seconds that the pod gets to end; 0 kills it at once. Default: the pod's"
+            " own grace period.",
+        )
+        ignore_daemonsets: bool = Field(
+            False, description="Spare the pods of a DaemonSet. Default: false."
+        )
+        ignore_statefulsets: bool = Field(
+            False, description="Spare the pods of a StatefulSet. Default: false."
+        )
+        ignore_standalone_pods: bool = Field(
+            True, description="Spare pods without an owner, which nothing recreates. Default: true."
+        )
+        min_healthy_replicas: MinHealthyReplicas = Field(
+            "",
+            description="Spare the pod of a ReplicaSet that has fewer ready replicas: a number"
+            " (`2`), or a percentage of the replicas it should have (`33%`). Default: no minimum.",
+        )
+
+    parameters: Parameters
+
+    async def run(self, event: Event) -> Result:
+        """Delete the pod, unless it is to be spared.
+
+        :raises Ignored: if it is, with the reason; :raises PluginError: if it cannot be deleted.
+        """
+        pod = Pod.of(event)
+        found = await self.get(pod)
+        exemption = _recreated(event, found) or await self._exemption(pod, found)
+        if exemption:
+            raise Ignored(f"{pod} {exemption} and will be ignored.", pod.objects)
+        options: Object = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": found["metadata"]["uid"]},
+        }
+        if self.parameters.grace_period_seconds is not None:
+            options["gracePeriodSeconds"] = self.parameters.grace_period_seconds
+        try:
+            await self.clients.kubernetes.delete(pod.path, options)
+        except NotFound:
+            raise pod.missing() from None
+        except Conflict as error:
+            raise CheckError(f"{pod} has been replaced in the meantime: {error}") from None
+        return Result(f"{pod} has been terminated", pod.objects)
+
+    async def _exemption(self, pod: Pod, found: Object) -> str:
+        """Return why the pod is spared, or nothing."""
+        kind, name = owner(found)
+        if kind == "DaemonSet" and self.parameters.ignore_daemonsets:
+            return "belongs to a DaemonSet"
+        if kind == "StatefulSet" and self.parameters.ignore_statefulsets:
+            return "belongs to a StatefulSet"
+        if not kind and self.parameters.ignore_standalone_pods:
+            return "is a standalone pod"
+        minimum = self.parameters.min_healthy_replicas
+        if kind == "ReplicaSet" and minimum:
+            replica_set = await self.clients.kubernetes.get(
+                path("replicasets", name, namespace=pod.namespace, api="apps/v1")
+            )
+            if not enough_replicas(minimum, replica_set):
+                return "belongs to a ReplicaSet without enough healthy replicas"
+        return ""
+
+
+def _recreated(event: Event, found: Object) -> str:
+    """Return the reason if the event tells the uid of the pod and this is another one's."""
+    metadata = found["metadata"]
+    uid = event.field("k8s.pod.uid")
+    # The kubelet knows a static pod by another uid than the one of its mirror in the API.
+    if not uid or uid == metadata["uid"] or _MIRROR in (metadata.get("annotations") or {}):
+        return ""
+    return "has been recreated since the event"

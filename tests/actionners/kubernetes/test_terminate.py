@@ -1,0 +1,410 @@
+"""kubernetes:terminate"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from falco_talon.actionners.kubernetes.terminate import Terminate
+from falco_talon.clients import Clients
+from falco_talon.clients.credentials import FixedCredentials
+from falco_talon.clients.kubeconfig import Access
+from falco_talon.clients.kubernetes import Kubernetes, NotFound, Object
+from falco_talon.errors import CheckError, Ignored, PluginError, TransientError
+from falco_talon.event import Event
+from falco_talon.plugin import Result
+from tests.actionners.conftest import CreatePod, about
+from tests.cluster.cluster import Cluster, Resource
+from tests.cluster.errors import ClusterError
+from tests.endpoint import Answer, Endpoint
+
+STANDALONE = {"ignore_standalone_pods": False}
+
+
+async def run(clients: Clients, event: Event, **parameters: Any) -> Result:
+    """Check and run it, as the engine does."""
+    plugin = Terminate(Terminate.Parameters.model_validate(parameters), clients)
+    await plugin.check(event)
+    return await plugin.run(event)
+
+
+def is_gone(cluster: Cluster, namespace: str, pod: str = "web", uid: str = "") -> bool:
+    """Whether the pod has ended or is about to, or is another one than that of this *uid*."""
+    try:
+        metadata = cluster.pod(namespace, pod)["metadata"]
+        return "deletionTimestamp" in metadata or bool(uid and uid != metadata["uid"])
+    except ClusterError as error:
+        assert error.status == 404
+        return True
+
+
+def owner(kind: str) -> Resource:
+    """Return an owner of this kind, of a group that no controller and no collector knows."""
+    uid = "00000000-0000-4000-8000-000000000001"
+    return {"apiVersion": "example.com/v1", "kind": kind, "metadata": {"name": "a", "uid": uid}}
+
+
+async def test_terminated(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
+) -> None:
+    """The pod is deleted, and the result says so in the reference's words."""
+    create_pod()
+    assert await run(clients, event, **STANDALONE) == Result(
+        f"the pod 'web' in the namespace '{namespace}' has been terminated",
+        {"pod": "web", "namespace": namespace},
+    )
+    assert is_gone(cluster, namespace)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "seconds"),
+    [
+        pytest.param({}, 45, id="AC-4: unset is the pod's own"),
+        pytest.param({"grace_period_seconds": None}, 45, id="null is unset"),
+        pytest.param({"grace_period_seconds": 7}, 7, id="given"),
+        pytest.param({"grace_period_seconds": 0}, None, id="0 is at once"),
+    ],
+)
+async def test_grace_period(
+    parameters: dict[str, Any],
+    seconds: int | None,
+    clients: Clients,
+    cluster: Cluster,
+    namespace: str,
+    event: Event,
+) -> None:
+    """The pod gets the seconds it is given, or its own."""
+    # On a node: without one the API server ends a pod at once, whatever the grace period.
+    cluster.create_pod(namespace, node="no-kubelet", terminationGracePeriodSeconds=45)
+    await run(clients, event, **STANDALONE, **parameters)
+    if seconds is None:
+        with pytest.raises(ClusterError):
+            cluster.pod(namespace)
+        return
+    assert cluster.pod(namespace)["metadata"]["deletionGracePeriodSeconds"] == seconds
+    cluster.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/web?gracePeriodSeconds=0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "reason"),
+    [
+        pytest.param("", {}, "is a standalone pod", id="AC-3: standalone, by default"),
+        pytest.param("", {"ignore_standalone_pods": False}, None, id="standalone"),
+        pytest.param(
+            "DaemonSet", {"ignore_daemonsets": True}, "belongs to a DaemonSet", id="daemonset"
+        ),
+        pytest.param("DaemonSet", {}, None, id="daemonset, by default"),
+        pytest.param(
+            "StatefulSet",
+            {"ignore_statefulsets": True},
+            "belongs to a StatefulSet",
+            id="statefulset",
+        ),
+        pytest.param("StatefulSet", {"ignore_daemonsets": True}, None, id="statefulset, other"),
+        pytest.param("ReplicaSet", {"ignore_daemonsets": True}, None, id="replicaset"),
+        pytest.param("Job", {"min_healthy_replicas": "100%"}, None, id="job"),
+    ],
+)
+async def test_exemptions(
+    kind: str,
+    parameters: dict[str, Any],
+    reason: str | None,
+    clients: Clients,
+    cluster: Cluster,
+    namespace: str,
+    create_pod: CreatePod,
+    event: Event,
+) -> None:
+    """AC-2: a pod that is to be spared is left alone, and the outcome is `ignored` with why."""
+    create_pod(owner=owner(kind) if kind else None)
+    if reason is None:
+        await run(clients, event, **parameters)
+        assert is_gone(cluster, namespace)
+        return
+    with pytest.raises(Ignored) as raised:
+        await run(clients, event, **parameters)
+    text = f"the pod 'web' in the namespace '{namespace}' {reason} and will be ignored."
+    assert (str(raised.value), raised.value.objects) == (
+        text,
+        {"pod": "web", "namespace": namespace},
+    )
+
+
+@pytest.fixture
+def replica_set(cluster: Cluster, namespace: str) -> Callable[[int, int], str]:
+    """Make a ReplicaSet with so many ready pods of so many, and return the name of a pod."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/replicasets"
+
+    def make(ready: int, desired: int) -> str:
+        template = {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {
+                "schedulerName": "nobody",
+                "containers": [{"name": "web", "image": "busybox"}],
+            },
+        }
+        spec = {
+            "replicas": desired,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": template,
+        }
+        made = cluster.request("POST", path, {"metadata": {"name": "web"}, "spec": spec})
+        if not cluster.has_controllers:
+            status = {"replicas": desired, "readyReplicas": ready}
+            cluster.request("PUT", f"{path}/web/status", made | {"status": status})
+            made |= {"apiVersion": "apps/v1", "kind": "ReplicaSet"}
+            cluster.create_pod(namespace, "web-0", owner=made)
+            return "web-0"
+        pods = cluster.wait_for(lambda: _pods(cluster, namespace, desired), what="the replicas")
+        for name in pods[:ready]:
+            _set_ready(cluster, namespace, name)
+        cluster.wait_for(
+            lambda: (
+                cluster.request("GET", f"{path}/web")["status"].get("readyReplicas", 0) == ready
+            ),
+            what="the ReplicaSet to count its ready pods",
+        )
+        return pods[0]
+
+    return make
+
+
+def _pods(cluster: Cluster, namespace: str, count: int = 1) -> list[str]:
+    found = cluster.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+    names = [each["metadata"]["name"] for each in found]
+    return names if len(names) == count else []
+
+
+def _set_ready(cluster: Cluster, namespace: str, name: str) -> None:
+    """Say what a kubelet would."""
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    cluster.request("PATCH", path, {"status": status}, "application/merge-patch+json")
+
+
+@pytest.mark.parametrize(
+    ("ready", "desired", "minimum", "deleted"),
+    [
+        pytest.param(2, 3, "2", True, id="2 of 2"),
+        pytest.param(2, 3, 2, True, id="a number"),
+        pytest.param(2, 3, "3", False, id="2 of 3"),
+        pytest.param(2, 3, "66%", True, id="AC-5: 66.7% of 66%"),
+        pytest.param(2, 3, "67%", False, id="AC-5: 66.7% of 67%"),
+        pytest.param(3, 3, "100%", True, id="all of 100%"),
+        pytest.param(0, 1, "0%", True, id="none of 0%"),
+        pytest.param(0, 1, "1", False, id="none of 1"),
+        pytest.param(0, 1, "", True, id="no minimum"),
+    ],
+)
+async def test_healthy_replicas(
+    ready: int,
+    desired: int,
+    minimum: str | int,
+    deleted: bool,
+    clients: Clients,
+    cluster: Cluster,
+    namespace: str,
+    replica_set: Callable[[int, int], str],
+) -> None:
+    """A ReplicaSet keeps the ready replicas it must have, in number or in percent of desired."""
+    pod = replica_set(ready, desired)
+    outcome = contextlib.nullcontext() if deleted else pytest.raises(Ignored)
+    with outcome as raised:
+        await run(clients, about(namespace, pod), min_healthy_replicas=minimum)
+    assert is_gone(cluster, namespace, pod) is deleted
+    if raised:
+        assert "belongs to a ReplicaSet without enough healthy replicas" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["DaemonSet", "StatefulSet"])
+async def test_real_owners(
+    kind: str, node_cluster: Cluster, clients: Clients, namespace: str
+) -> None:
+    """The pods that the controllers make are spared, or not, like those made by hand."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s"
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"schedulerName": "nobody", "containers": [{"name": "web", "image": "busybox"}]},
+    }
+    spec = {"selector": {"matchLabels": {"app": "web"}}, "template": template, "serviceName": "web"}
+    if kind == "DaemonSet":
+        spec.pop("serviceName")
+    node_cluster.request("POST", path, {"metadata": {"name": "web"}, "spec": spec})
+    pods = node_cluster.wait_for(lambda: _pods(node_cluster, namespace), what=f"a pod of a {kind}")
+    event = about(namespace, pods[0])
+    with pytest.raises(Ignored, match=f"belongs to a {kind} and will be ignored"):
+        await run(clients, event, **{f"ignore_{kind.lower()}s": True})
+    uid = node_cluster.pod(namespace, pods[0])["metadata"]["uid"]
+    await run(clients, event)
+    assert is_gone(node_cluster, namespace, pods[0], uid)
+
+
+async def test_running_replicas(node_cluster: Cluster, clients: Clients, namespace: str) -> None:
+    """On a real node: one of three replicas goes, the next stays until the set is whole again."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/replicasets"
+    container = {"name": "web", "image": "busybox:latest", "command": ["sleep", "3600"]}
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        # Its end takes a while, so that the set is short of one for the second round.
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 5},
+    }
+    spec = {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    node_cluster.request("POST", path, {"metadata": {"name": "web"}, "spec": spec})
+
+    def all_ready() -> bool:
+        status = node_cluster.request("GET", f"{path}/web")["status"]
+        return bool(status.get("readyReplicas", 0) == 3)
+
+    node_cluster.wait_for(all_ready, what="three ready replicas")
+    first, second, _ = _pods(node_cluster, namespace, 3)
+    await run(clients, about(namespace, first), min_healthy_replicas="100%")
+    assert is_gone(node_cluster, namespace, first)
+    node_cluster.wait_for(lambda: not all_ready(), what="the set to be short of one")
+    with pytest.raises(Ignored, match="without enough healthy replicas"):
+        await run(clients, about(namespace, second), min_healthy_replicas="100%")
+    assert not is_gone(node_cluster, namespace, second)
+
+
+async def test_lost_replica_set(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
+) -> None:
+    """AC-2: if the ReplicaSet cannot be asked, the pod stays and the outcome is an error."""
+    create_pod(owner=owner("ReplicaSet"))
+    with pytest.raises(NotFound, match='replicasets.apps "a" not found'):
+        await run(clients, event, min_healthy_replicas="1")
+    assert not is_gone(cluster, namespace)
+
+
+@pytest.mark.parametrize(
+    ("uid", "annotations", "deleted"),
+    [
+        pytest.param("other", {}, False, id="another pod of that name"),
+        pytest.param("same", {}, True, id="the pod of the event"),
+        pytest.param("other", {"kubernetes.io/config.mirror": "x"}, True, id="a mirror pod"),
+    ],
+)
+async def test_recreated_before(
+    uid: str,
+    annotations: dict[str, str],
+    deleted: bool,
+    clients: Clients,
+    cluster: Cluster,
+    namespace: str,
+    create_pod: CreatePod,
+) -> None:
+    """A pod that took the name after the event is spared, if the event tells the uid."""
+    mirror = {"nodeName": "no-kubelet"} if annotations else {}
+    made = create_pod(annotations=annotations, **mirror)
+    real = made["metadata"]["uid"]
+    fields = {"k8s.pod.uid": real if uid == "same" else "00000000-0000-4000-8000-000000000001"}
+    with contextlib.nullcontext() if deleted else pytest.raises(Ignored, match="been recreated"):
+        await run(clients, about(namespace, "web", **fields), **STANDALONE)
+    assert is_gone(cluster, namespace) is deleted
+
+
+class _Racing(Kubernetes):
+    """A client on which something else happens between the look at the pod and its deletion."""
+
+    meanwhile: Callable[[], None]
+
+    async def get(self, path: str, **query: str) -> Object:
+        found = await super().get(path, **query)
+        self.meanwhile()
+        return found
+
+
+@pytest.fixture
+def race(clients: Clients) -> Callable[[Callable[[], None]], None]:
+    """Let this happen while the actionner runs."""
+
+    def race(meanwhile: Callable[[], None]) -> None:
+        clients.kubernetes.__class__ = _Racing
+        clients.kubernetes.meanwhile = meanwhile  # type: ignore[attr-defined]
+
+    return race
+
+
+async def test_recreated_meanwhile(
+    clients: Clients,
+    cluster: Cluster,
+    namespace: str,
+    create_pod: CreatePod,
+    event: Event,
+    race: Callable[..., None],
+) -> None:
+    """A pod that takes the name while we look is not deleted."""
+    path = f"/api/v1/namespaces/{namespace}/pods/web"
+    create_pod()
+    race(lambda: (cluster.request("DELETE", path), create_pod()))
+    with pytest.raises(CheckError, match="has been replaced in the meantime"):
+        await run(clients, event, **STANDALONE)
+    assert not is_gone(cluster, namespace)
+
+
+async def test_gone_meanwhile(
+    clients: Clients,
+    cluster: Cluster,
+    namespace: str,
+    create_pod: CreatePod,
+    event: Event,
+    race: Callable[..., None],
+) -> None:
+    """A pod that goes by itself while we look does not exist."""
+    create_pod()
+    race(lambda: cluster.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/web"))
+    with pytest.raises(CheckError, match="doesn't exist"):
+        await run(clients, event, **STANDALONE)
+
+
+async def test_missing_pod(clients: Clients, namespace: str) -> None:
+    """A pod that is not there is an error of the event."""
+    with pytest.raises(CheckError, match=f"^the pod 'a' in the namespace '{namespace}' doesn't"):
+        await run(clients, about(namespace, "a"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(429, b"{}"), Answer(500, b"{}"), Answer(fault="hang"), Answer(fault="reset")],
+    ids=["429", "500", "hang", "reset"],
+)
+async def test_faults_are_transient(endpoint: Endpoint, answer: Answer) -> None:
+    """AC-14: an API server in trouble is worth another try; it does not mean that no pod is."""
+    endpoint.answers = [answer]
+    clients = Clients()
+    clients._kubernetes = Kubernetes(Access(endpoint.url, FixedCredentials(None)), seconds=0.3)
+    with pytest.raises(TransientError):
+        await run(clients, about("ns", "web"))
+    await clients.close()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"grace_period_seconds": -1},
+        {"grace_period_seconds": "soon"},
+        {"min_healthy_replicas": "-1"},
+        {"min_healthy_replicas": "101%"},
+        {"min_healthy_replicas": "many"},
+        {"min_healthy_replicas": "5 %"},
+        {"min_healthy_replicas": 1.5},
+        {"ignore_daemonsets": "maybe"},
+    ],
+    ids=str,
+)
+def test_wrong_parameters(parameters: dict[str, Any]) -> None:
+    """Values that mean nothing stop the load of the rules."""
+    with pytest.raises(ValidationError):
+        Terminate.Parameters.model_validate(parameters)
+
+
+async def test_forbidden(
+    create_pod: CreatePod, event: Event, as_account: Callable[..., Any]
+) -> None:
+    """AC-14: a pod that we may not see is not reported as missing."""
+    create_pod()
+    async with Clients(kubeconfig=as_account(())) as clients:
+        await clients.ready({"kubernetes"})
+        with pytest.raises(PluginError, match=r"cannot get resource .*\(403 Forbidden\)"):
+            await run(clients, event)
