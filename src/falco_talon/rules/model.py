@@ -1,0 +1,173 @@
+"""Rules, actions and what may be wrong with them: frozen records that know where they stand."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+from falco_talon.errors import TalonError
+from falco_talon.rules.nodes import NOTHING, MapNode, Node, Scalar
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A spot in a rule file; line and column count from 1, 0 is the file as a whole."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    @classmethod
+    def of(cls, node: Node) -> Self | None:
+        """Return where the node stands, if it stands in a file."""
+        return cls(node.file, node.line, node.column) if node.file else None
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One finding about the rules.
+
+    ``error`` is one sentence, that of the reference where it has one; ``value`` what was found
+    (never of a secret), ``allowed`` what may stand there, ``nearest`` what was probably meant.
+    """
+
+    error: str
+    severity: Severity = "error"
+    place: Place | None = None
+    rule: str = ""
+    action: str = ""
+    actionner: str = ""
+    output_target: str = ""
+    key: str = ""
+    value: str = ""
+    allowed: tuple[str, ...] = ()
+    nearest: str = ""
+
+    def as_error(self) -> "Fault":
+        """Return the same finding, as one that stops the load."""
+        return replace(self, severity="error")
+
+    def fields(self) -> dict[str, str]:
+        """Return it as the fields of a log line, under the names that the reference has."""
+        fields = {
+            "error" if self.severity == "error" else "warning": self.error,
+            "rule": self.rule,
+            "action": self.action,
+            "actionner": self.actionner,
+            "output_target": self.output_target,
+            "place": str(self.place or ""),
+            "key": self.key,
+            "found": self.value,
+            "allowed": ", ".join(self.allowed),
+            "nearest": self.nearest,
+        }
+        return {name: str(text) for name, text in fields.items() if text}
+
+    def __str__(self) -> str:
+        """Return it in one line: place and sentence."""
+        return f"{self.place}: {self.sentence}" if self.place else self.sentence
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, what was found, what is allowed, what was probably meant."""
+        parts = [self.error]
+        if self.value:
+            parts.append(f"found '{self.value}'")
+        if self.allowed:
+            parts.append(f"allowed: {', '.join(self.allowed)}")
+        if self.nearest:
+            parts.append(f"did you mean '{self.nearest}'?")
+        return ", ".join(parts)
+
+
+class RulesError(TalonError):
+    """The rules cannot be used; ``faults`` holds every finding of every file, warnings too."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        errors = [fault for fault in faults if fault.severity == "error"]
+        lines = ("invalid rules", *(str(fault) for fault in errors))
+        super().__init__("\n".join(lines))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRef:
+    """Where an action stores what it brings back; no target, no output."""
+
+    target: Scalar = NOTHING
+    parameters: MapNode = field(default_factory=MapNode)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action of a rule, or an action block: the same keys. Texts not given are empty.
+
+    ``continue_`` and ``ignore_errors`` are the texts of the file; :func:`flag` reads them.
+    """
+
+    name: Scalar
+    description: Scalar = NOTHING
+    actionner: Scalar = NOTHING
+    parameters: MapNode = field(default_factory=MapNode)
+    continue_: Scalar = NOTHING
+    ignore_errors: Scalar = NOTHING
+    contexts: tuple[Scalar, ...] = ()
+    output: OutputRef = OutputRef()
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The criteria of a rule; all of those given must hold. See :mod:`falco_talon.rules.match`."""
+
+    rules: tuple[Scalar, ...] = ()
+    output_fields: tuple[Scalar, ...] = ()
+    tags: tuple[Scalar, ...] = ()
+    priority: Scalar = NOTHING
+    source: Scalar = NOTHING
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no criterion at all: every event matches."""
+        lists = self.rules or self.output_fields or self.tags
+        return not (lists or self.priority or self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule, as one file has it or as merged from all of them. Texts not given are empty."""
+
+    name: Scalar
+    description: Scalar = NOTHING
+    continue_: Scalar = NOTHING
+    dry_run: Scalar = NOTHING
+    match: Match = Match()
+    actions: tuple[Action, ...] = ()
+    notifiers: tuple[Scalar, ...] = ()
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The merged rules, in order, and every finding about them, errors and warnings."""
+
+    rules: tuple[Rule, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is no error among the findings."""
+        return all(fault.severity != "error" for fault in self.faults)
+
+    @property
+    def warnings(self) -> tuple[Fault, ...]:
+        """The findings that do not stop the load."""
+        return tuple(fault for fault in self.faults if fault.severity == "warning")
+
+
+def flag(text: str) -> bool | None:
+    """Return what a flag of a rule or action says; None if it is not given (or wrong)."""
+    return {"true": True, "false": False}.get(text)
