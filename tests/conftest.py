@@ -10,7 +10,12 @@ import pytest
 
 from falco_talon.telemetry.logging import configure
 
-pytest_plugins = ["tests.bus.fixtures", "tests.cluster.fixtures"]
+pytest_plugins = [
+    "tests.bus.fixtures",
+    "tests.cluster.fixtures",
+    "tests.daemon",
+    "tests.endpoint",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,14 @@ from pydantic import Field, SecretStr
 
 from falco_talon.catalog import Catalog
 from falco_talon.clients import Clients
+from falco_talon.config import Config
 from falco_talon.errors import ConfigError, PluginError, TransientError
 from falco_talon.notifications import Notifications, bind_notifiers
 from falco_talon.plugin import BaseParameters, Notifier
 from falco_talon.report import Report
 from falco_talon.reporting import Reporter
+from falco_talon.rules.binding import BoundRules
+from falco_talon.rules.match import Matcher
 from falco_talon.telemetry.metrics import Metrics
 from falco_talon.telemetry.tracing import NoTracing
 
@@ -54,9 +57,13 @@ CATALOG = Catalog({}, {}, {"recorder": Recorder, "other": Other}, {})
 SETTINGS = {"token": "s3cret"}
 
 
+def bound(names: list[str], settings: dict[str, dict[str, Any]]) -> dict[str, Notifier]:
+    config = Config.model_validate({"default_notifiers": names, "notifiers": settings})
+    return bind_notifiers(config, BoundRules([], Matcher([])), CATALOG, Clients())
+
+
 def recorder(name: str = "recorder") -> Recorder:
-    notifiers = bind_notifiers([name], CATALOG, {name: SETTINGS}, Clients())
-    notifier = notifiers[name]
+    notifier = bound([name], {name: SETTINGS})[name]
     assert isinstance(notifier, Recorder)
     return notifier
 
@@ -164,9 +171,7 @@ async def test_new_notifiers_of_a_reload() -> None:
 
 def test_on_10_names_in_any_case() -> None:
     """A notifier is found whatever the case of its name."""
-    assert list(bind_notifiers(["Recorder"], CATALOG, {"recorder": SETTINGS}, Clients())) == [
-        "recorder"
-    ]
+    assert list(bound(["Recorder"], {"recorder": SETTINGS})) == ["recorder"]
 
 
 def test_every_fault_of_the_settings_is_named_without_values() -> None:
@@ -174,7 +179,7 @@ def test_every_fault_of_the_settings_is_named_without_values() -> None:
     settings = {"token": ["s3cret"], "retries": "0"}
 
     with pytest.raises(ConfigError) as caught:
-        bind_notifiers(["recorder", "slak"], CATALOG, {"recorder": settings}, Clients())
+        bound(["recorder", "slak"], {"recorder": settings})
 
     text = str(caught.value)
     assert "unknown notifier 'slak', known are: recorder, other" in text

@@ -19,7 +19,7 @@ from falco_talon.bus import EmbeddedServer, Stream
 from falco_talon.errors import TalonError
 from falco_talon.event import Event
 from falco_talon.reporting import Reporter
-from falco_talon.server import Server, listening
+from falco_talon.server import Readiness, Server, listening
 from falco_talon.telemetry.metrics import Metrics
 from falco_talon.telemetry.tracing import NoTracing
 
@@ -31,14 +31,15 @@ class Daemon:
 
     def __init__(self, stream: Stream, **options: Any) -> None:
         self.metrics = Metrics()
-        self.faults: dict[str, str] = {}
+        self.faults: dict[str, str] = {"bus": ""}
+        self.note = ""
         defaults = {"max_body_bytes": 64 * KIB, "show_events": False, "publish_unmatched": False}
         self.server = Server(
             stream,
             lambda event: event.rule == "wanted",
             Reporter(NoTracing(), self.metrics),
             self.metrics,
-            lambda: self.faults,
+            lambda: Readiness(self.faults, {"rules": self.note}),
             **(defaults | options),
         )
         self.port = 0
@@ -196,7 +197,10 @@ async def test_pages_of_the_operator(daemon: Daemon, client: aiohttp.ClientSessi
         assert (reply.status, await reply.json()) == (200, {"status": "ok"})
     async with client.get("/readyz") as reply:
         assert (reply.status, await reply.json()) == (200, {"status": "ok"})
-    daemon.faults["bus"] = "not connected"
+    daemon.note = "line 3: the rules of yesterday stay in use"
+    async with client.get("/readyz") as reply:
+        assert (reply.status, await reply.json()) == (200, {"status": "ok", "rules": daemon.note})
+    daemon.note, daemon.faults["bus"] = "", "not connected"
     async with client.get("/readyz") as reply:
         assert reply.status == 503
         assert await reply.json() == {"status": "not ready", "bus": "not connected"}

@@ -15,8 +15,10 @@ from falco_talon.notifications import Notifications, bind_notifiers
 from falco_talon.plugin import Notifier
 from falco_talon.reporting import Reporter
 from falco_talon.rules.binding import BoundRules, bind
-from falco_talon.rules.load import load
-from falco_talon.server import Server, listening
+from falco_talon.rules.load import read
+from falco_talon.rules.reload import Reloader, log_faults
+from falco_talon.rules.watch import Watch
+from falco_talon.server import Readiness, Server, listening
 from falco_talon.telemetry.metrics import Metrics
 from falco_talon.telemetry.tracing import NoTracing, Tracing
 
@@ -44,9 +46,9 @@ async def run(
 
         catalog = Catalog.load()
         clients = await enter(open_clients(config))
-        rules = bind(load(config.rules_files), catalog, clients)
-        names = (*config.default_notifiers, *(n for rule in rules.rules for n in rule.notifiers))
-        notifiers = bind_notifiers(names, catalog, config.notifiers, clients)
+        rules = bind(read(config.rules_files), catalog, clients)
+        log_faults(rules.warnings)
+        notifiers = bind_notifiers(config, rules, catalog, clients)
         opening = tasks.create_task(open_used(clients, rules, notifiers.values()))
         log.info("init", result=f"{len(rules)} rule(s) has/have been successfully loaded")
 
@@ -76,13 +78,25 @@ async def run(
         stack.push_async_callback(consumer.stop, config.shutdown_grace_seconds)
         stack.callback(engine.stop)
 
-        def readiness() -> dict[str, str]:
-            parts = {
+        async def swap(rules: BoundRules) -> None:
+            new = bind_notifiers(config, rules, catalog, clients)
+            await open_used(clients, rules, new.values())
+            notifications.update(new)
+            engine.rules = rules
+
+        reloader = Reloader(config.rules_files, catalog, clients, swap, metrics.rule_reloads.count)
+        if config.watch_rules:
+            watch = tasks.create_task(Watch(config.rules_files, reloader.reload).run())
+            stack.callback(watch.cancel)
+            log.info("init", result="watch of rules enabled")
+
+        def readiness() -> Readiness:
+            faults = {
                 "bus": "" if stream.connected else "not connected to nats-server",
                 "consumer": "" if consumer.running else "not running",
                 "shutdown": "stopping" if stop.is_set() else "",
             }
-            return {part: fault for part, fault in parts.items() if fault}
+            return Readiness(faults, notes={"rules": reloader.fault})
 
         server = Server(
             stream,

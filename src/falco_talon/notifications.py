@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from falco_talon.catalog import Catalog
 from falco_talon.clients import Clients
+from falco_talon.config import Config
 from falco_talon.errors import ConfigError, PluginError
 from falco_talon.plugin import Notifier
 from falco_talon.report import Report
 from falco_talon.retry import retrying, time_limit
+from falco_talon.rules.binding import BoundRules
 
 log = structlog.get_logger()
 
@@ -25,15 +27,13 @@ StageFunction = Callable[[Report], AbstractAsyncContextManager[object]]
 
 
 def bind_notifiers(
-    names: Sequence[str],
-    catalog: Catalog,
-    sections: Mapping[str, Mapping[str, object]],
-    clients: Clients,
+    config: Config, rules: BoundRules, catalog: Catalog, clients: Clients
 ) -> dict[str, Notifier]:
-    """Make the notifiers of these names, with their sections of the configuration.
+    """Make the notifiers that rules or configuration name, with their settings.
 
     :raises ConfigError: naming every notifier that is unknown, and every setting that is wrong.
     """
+    names = [*config.default_notifiers, *(name for rule in rules.rules for name in rule.notifiers)]
     notifiers: dict[str, Notifier] = {}
     faults: list[str] = []
     for name in dict.fromkeys(name.lower() for name in names):
@@ -41,7 +41,9 @@ def bind_notifiers(
         if notifier is None:
             faults.append(f"unknown notifier '{name}', known are: {', '.join(catalog.notifiers)}")
             continue
-        given = {key: value for key, value in sections.get(name, {}).items() if value is not None}
+        given = {
+            key: value for key, value in config.notifiers.get(name, {}).items() if value is not None
+        }
         try:
             notifiers[name] = notifier(notifier.Parameters.model_validate(given), clients)
         except ValidationError as error:

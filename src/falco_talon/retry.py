@@ -43,8 +43,9 @@ async def time_limit(seconds: float) -> AsyncIterator[None]:
 
     :raises PluginError: if that was needed.
     """
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             yield
     except TimeoutError:
         if not limit.expired():  # the plugin's own

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -25,8 +26,17 @@ _DRAIN_BYTES = 512 * 1024
 _LOG_EVERY_SECONDS = 60.0
 _PLAIN = {"X-Content-Type-Options": "nosniff"}
 
-Readiness = Callable[[], dict[str, str]]
-"""Returns what is not as it should be, by part; empty when ready."""
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What is not as it should be, by part; empty texts are fine.
+
+    ``faults`` keep events away; ``notes`` (rules that could not be reloaded) are only told: the
+    daemon goes on with what it has.
+    """
+
+    faults: Mapping[str, str]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Server:
@@ -38,7 +48,7 @@ class Server:
         can_match: Callable[[Event], bool],
         reporter: Reporter,
         metrics: Metrics,
-        readiness: Readiness,
+        readiness: Callable[[], Readiness],
         *,
         max_body_bytes: int,
         show_events: bool,
@@ -154,8 +164,10 @@ class Server:
         return web.json_response({"status": "ok"})
 
     def _ready(self) -> web.Response:
-        faults = self._readiness()
-        body = msgspec.json.encode({"status": "not ready" if faults else "ok", **faults})
+        readiness = self._readiness()
+        faults = {part: fault for part, fault in readiness.faults.items() if fault}
+        notes = {part: note for part, note in readiness.notes.items() if note}
+        body = msgspec.json.encode({"status": "not ready" if faults else "ok", **faults, **notes})
         status = 503 if faults else 200
         return web.Response(status=status, body=body, content_type="application/json")
 

@@ -135,5 +135,4 @@ class Stream:
 
 
 def _reason(error: Exception) -> str:
-    description = getattr(error, "description", None)
-    return str(description or error or type(error).__name__)
+    return str(getattr(error, "description", None) or "") or str(error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 
 import structlog
 import uvloop
@@ -9,6 +10,8 @@ import uvloop
 from falco_talon.app import run
 from falco_talon.config import Config
 from falco_talon.errors import TalonError
+from falco_talon.rules.model import RulesError
+from falco_talon.rules.reload import log_faults
 from falco_talon.telemetry.logging import configure
 
 log = structlog.get_logger()
@@ -17,14 +20,20 @@ log = structlog.get_logger()
 def serve(config: Config) -> None:
     """Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
 
-    :raises TalonError: if it cannot start.
+    What keeps it from starting stands in the log, in its format; the exit code is 1 then.
     """
     configure(config.log_format, config.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(config))
     except* TalonError as group:
-        raise _first(group) from None
+        error = _first(group)
+        if isinstance(error, RulesError):
+            log_faults(error.faults)
+            log.critical("rules", error="invalid rules")
+        else:
+            log.critical("init", error=str(error))
+        sys.exit(1)
 
 
 async def _until_signalled(config: Config) -> None:
