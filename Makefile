@@ -9,7 +9,7 @@ CONFIG ?= config.example.yaml
 RULES ?= rules/rules.yaml
 ARGS ?=
 
-.PHONY: help setup lint test ci demo run cluster cluster-down format lock bench clean
+.PHONY: help setup lint test ci demo run cluster cluster-down format lock docs bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' \
@@ -64,6 +64,9 @@ lock: ## resolve the requirements anew into the lock files (needs uv)
 		--python-version 3.11 --extra embedded pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --all-extras pyproject.toml -o requirements-dev.lock
+
+docs: $(VENV)/.dev ## write the pages of the plugins anew, from their classes
+	$(BIN)/python -m tests.documentation
 
 bench: $(VENV)/.dev ## measure speed and memory (TALON_PEER=/path/to/binary measures another beside it)
 	$(BIN)/python -m bench

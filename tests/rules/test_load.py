@@ -313,9 +313,8 @@ def test_mistakes_in_a_rule(faults_of: Faults, rule: str, error: str) -> None:
     ],
 )
 def test_values_that_hardly_mean_what_they_say(faults_of: Faults, item: str, warning: str) -> None:
-    (fault,) = faults_of(
-        f"[{{rule: r, match: {{output_fields: ['{item}']}}, actions: [{{action: a, actionner: test:log}}]}}]"
-    )
+    actions = "actions: [{action: a, actionner: test:log}]"
+    (fault,) = faults_of(f"[{{rule: r, match: {{output_fields: ['{item}']}}, {actions}}}]")
 
     assert (fault.severity, fault.error) == ("warning", warning)
 

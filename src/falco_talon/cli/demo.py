@@ -19,7 +19,7 @@ from aiohttp import ClientSession, web
 from falco_talon.cli.demo_cluster import demo_pod
 from falco_talon.errors import TalonError
 
-_BOLD, _CYAN, _GREEN, _GREY, _END = "\x1b[1m", "\x1b[36m", "\x1b[32m", "\x1b[90m", "\x1b[0m"
+_TITLE, _GREEN, _GREY = "\x1b[36m\x1b[1m", "\x1b[32m", "\x1b[90m"
 _UP = re.compile(r"up and listening on [^ ]*:(\d+)")
 _START_SECONDS = 20.0
 _REACTION_SECONDS = 10.0
@@ -98,7 +98,7 @@ async def demo(kubeconfig: str | None) -> None:
         if pod is not None:
             print(f"  the pod {pod.name}: labels {json.dumps(await pod.labels())}")
         _say("Stopping", "the daemon ends what is under way and leaves nothing behind")
-    print(f"{_GREEN}Done.{_END} Next: talon rules check --help, or the README.")
+    print(f"{_paint('Done.', _GREEN)} Next: talon rules check --help, or the README.")
 
 
 async def _show_results(receiver: Receiver, folder: Path, trace_id: str) -> None:
@@ -110,7 +110,7 @@ async def _show_results(receiver: Receiver, folder: Path, trace_id: str) -> None
         print(f"  local:file    {file.name}: {await asyncio.to_thread(file.read_text)}")
     for message in receiver.messages:
         step = f"{message['stage']} {message['action']}: {message['status']}"
-        print(f"  webhook       {step} {_GREY}{message['output']}{_END}")
+        print(f"  webhook       {step} {_paint(message['output'], _GREY)}")
 
 
 @asynccontextmanager
@@ -238,7 +238,11 @@ def _config(port: int, folder: Path) -> dict[str, Any]:
 
 
 def _say(title: str, text: str) -> None:
-    print(f"\n{_CYAN}{_BOLD}{title}{_END} {_GREY}{text}{_END}", flush=True)
+    print(f"\n{_paint(title, _TITLE)} {_paint(text, _GREY)}", flush=True)
+
+
+def _paint(text: str, colour: str) -> str:
+    return text if os.environ.get("NO_COLOR") else f"{colour}{text}\x1b[0m"
 
 
 def _indent(text: str) -> str:

@@ -1,7 +1,7 @@
 """What the catalogue says of a plugin: plain data, in the order it is shown."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,20 +73,25 @@ def _empty(annotation: Any) -> Any:
     return _EMPTY.get(kind, "")
 
 
+def policy_rules(permissions: "Iterable[PolicyRule]") -> list[dict[str, list[str]]]:
+    """Return the policy rules as they stand in a ClusterRole."""
+    return [
+        {
+            "apiGroups": list(rule.api_groups),
+            "resources": list(rule.resources),
+            "verbs": list(rule.verbs),
+        }
+        for rule in permissions
+    ]
+
+
 def _permissions(
     permissions: "tuple[PolicyRule, ...]", cloud_permissions: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the policy rules as they stand in a ClusterRole, and what a cloud must allow."""
     said: dict[str, Any] = {}
     if permissions:
-        said["permissions"] = [
-            {
-                "apiGroups": list(rule.api_groups),
-                "resources": list(rule.resources),
-                "verbs": list(rule.verbs),
-            }
-            for rule in permissions
-        ]
+        said["permissions"] = policy_rules(permissions)
     if cloud_permissions:
         said["cloud_permissions"] = list(cloud_permissions)
     return said

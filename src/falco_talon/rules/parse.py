@@ -160,7 +160,7 @@ def _merged(event: Any, value: Node) -> list[MapNode]:
 
 def _decoded(event: Any) -> str:
     try:
-        return base64.b64decode(event.value).decode()
+        return base64.b64decode("".join(event.value.split()), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return _fail(event, "a !!binary that is no base64 of text")
 
