@@ -55,7 +55,8 @@ def _plugin(plugin: type[Plugin], facts: Iterable[str] = ()) -> str:
         defaults = parameters(plugin.Parameters)
         parts += [_row(name, field, defaults) for name, field in _fields(plugin)]
     if plugin.permissions:
-        text = yaml.safe_dump(policy_rules(plugin.permissions), sort_keys=False, default_flow_style=None)
+        rules = policy_rules(plugin.permissions)
+        text = yaml.safe_dump(rules, sort_keys=False, default_flow_style=None)
         parts.append(f"\nPermissions in the cluster:\n\n```yaml\n{text}```\n")
     if plugin.cloud_permissions:
         parts.append(f"\nPermissions: {_codes(plugin.cloud_permissions)}\n")

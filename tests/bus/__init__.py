@@ -1,0 +1,1 @@
+"""Tests of the bus, and fixtures with a real nats-server."""

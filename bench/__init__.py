@@ -1,0 +1,1 @@
+"""What measures the program: ``make bench``. The tests do not collect it."""
