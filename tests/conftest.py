@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from falco_talon.telemetry.logging import configure
+from falco_talon.telemetry.loggers import configure
 
 pytest_plugins = [
     "tests.bus.fixtures",

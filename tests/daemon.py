@@ -1,5 +1,6 @@
 """The whole daemon as users run it: a process of its own, posted to over HTTP."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -88,19 +89,23 @@ class Daemon:
         self.process = None
         return code
 
-    def post(self, body: Any) -> int:
+    def post(self, body: Any, headers: dict[str, str] | None = None) -> int:
         """Post an event (bytes as they are); return the status."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self._request("POST", "/", data)[0]
+        return self._request("POST", "/", data, headers)[0]
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body."""
         return self._request("GET", path, None)
 
-    def _request(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
+            connection.request(
+                method, path, body, {"Content-Type": "application/json"} | (headers or {})
+            )
             reply = connection.getresponse()
             return reply.status, reply.read()
         finally:
@@ -124,6 +129,12 @@ class Daemon:
         probe = lambda: len(self.lines(**fields)) >= number  # noqa: E731
         self.wait_for(probe, f"{number} lines with {fields}")
         return self.lines(**fields)
+
+
+@pytest.fixture
+def in_thread() -> Callable[..., Any]:
+    """Return what runs a blocking call of the daemon beside the servers of an async test."""
+    return asyncio.to_thread
 
 
 @pytest.fixture

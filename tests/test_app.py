@@ -33,7 +33,7 @@ TERMINATE = """
       parameters: {grace_period_seconds: 0, ignore_standalone_pods: false}
 """
 
-FALCO = json.loads((Path(__file__).parent / "data" / "shell.json").read_text())
+FALCO: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "shell.json").read_text())
 """An event as Falco posts it: numbers, nulls, quotes, line ends, a 64-bit time."""
 
 
@@ -62,17 +62,13 @@ async def test_an_event_labels_a_real_pod_once(
     )
 
     assert set(statuses) == {200}
-    (line,) = await asyncio.to_thread(
-        lambda: daemon.wait_for_lines(1, message="action", status="success")
-    )
+    (line,) = await asyncio.to_thread(daemon.wait_for_lines, 1, message="action", status="success")
     assert (line["pod"], line["namespace"]) == ("web", namespace)
     labels = cluster.request("GET", f"/api/v1/namespaces/{namespace}/pods/web")["metadata"]
     assert labels["labels"]["suspicious"] == "true"
-    await asyncio.to_thread(
-        lambda: daemon.wait_for_lines(2, message="notification", status="success")
-    )
+    await asyncio.to_thread(daemon.wait_for_lines, 2, message="notification", status="success")
     assert len(daemon.lines(message="match")) == 1
-    assert await asyncio.to_thread(lambda: daemon.stop()) == 0
+    assert await asyncio.to_thread(daemon.stop) == 0
 
     (received,) = endpoint.received
     report = json.loads(received.body)
@@ -151,13 +147,8 @@ async def test_a_graceful_stop(daemon: Daemon, endpoint: Endpoint, end: int) -> 
     endpoint.answers = [Answer(fault="hang")]
     await asyncio.to_thread(daemon.start)
     for number in range(3):  # of one host: one after the other
-        assert (
-            await asyncio.to_thread(
-                lambda n=number: daemon.post({"rule": "Call", "output": str(n)})
-            )
-            == 200
-        )
-    await asyncio.to_thread(lambda: daemon.wait_for(lambda: endpoint.received, "request"))
+        assert await asyncio.to_thread(daemon.post, {"rule": "Call", "output": str(number)}) == 200
+    await asyncio.to_thread(daemon.wait_for, lambda: endpoint.received, "request")
 
     assert daemon.process is not None
     daemon.process.send_signal(end)
@@ -172,7 +163,7 @@ async def test_a_graceful_stop(daemon: Daemon, endpoint: Endpoint, end: int) -> 
     assert len(daemon.lines(message="action", status="success")) == 1
 
     await asyncio.to_thread(daemon.start)
-    await asyncio.to_thread(lambda: daemon.wait_for_lines(3, message="action", status="success"))
+    await asyncio.to_thread(daemon.wait_for_lines, 3, message="action", status="success")
     assert await asyncio.to_thread(daemon.stop) == 0
     outputs = [json.loads(request.body)["output"] for request in endpoint.received]
     assert outputs == ["0", "1", "2"]
@@ -185,17 +176,17 @@ async def test_accepted_events_survive_kill_9(daemon: Daemon, endpoint: Endpoint
     await asyncio.to_thread(daemon.start)
     for number in range(20):
         event = {"rule": "Call", "output": str(number), "hostname": f"host-{number % 5}"}
-        assert await asyncio.to_thread(lambda e=event: daemon.post(e)) == 200
+        assert await asyncio.to_thread(daemon.post, event) == 200
     await asyncio.to_thread(
         lambda: daemon.wait_for(lambda: len(endpoint.received) == 5, "requests")
     )
-    await asyncio.to_thread(lambda: daemon.stop(signal.SIGKILL))
+    await asyncio.to_thread(daemon.stop, signal.SIGKILL)
     await endpoint.close()
     endpoint.answers = [Answer()]
     in_flight = len(endpoint.received)
 
     await asyncio.to_thread(daemon.start)
-    await asyncio.to_thread(lambda: daemon.wait_for_lines(20, message="action", status="success"))
+    await asyncio.to_thread(daemon.wait_for_lines, 20, message="action", status="success")
     assert await asyncio.to_thread(daemon.stop) == 0
     outputs = [json.loads(request.body)["output"] for request in endpoint.received[in_flight:]]
     assert sorted(outputs, key=int) == [str(number) for number in range(20)]
@@ -218,11 +209,11 @@ async def test_it_serves_on_whatever_it_is_sent(daemon: Daemon, endpoint: Endpoi
         b'{"rule": "Call", "output": "' + b"x" * 2**20 + b'"}': 413,
     }
     for body, status in bad.items():
-        assert await asyncio.to_thread(lambda b=body: daemon.post(b)) == status, body[:60]
+        assert await asyncio.to_thread(daemon.post, body) == status, body[:60]
     assert endpoint.received == []
 
-    assert await asyncio.to_thread(lambda: daemon.post({"rule": "Call", "output": "fine"})) == 200
-    await asyncio.to_thread(lambda: daemon.wait_for_lines(1, message="action", status="success"))
+    assert await asyncio.to_thread(daemon.post, {"rule": "Call", "output": "fine"}) == 200
+    await asyncio.to_thread(daemon.wait_for_lines, 1, message="action", status="success")
     assert await asyncio.to_thread(daemon.stop) == 0
 
 
@@ -329,3 +320,40 @@ def test_secrets_stay_out_of_the_log(daemon: Daemon) -> None:
     text = "\n".join(daemon.raw)
     assert "s3cr3t" not in text
     assert password not in text
+
+
+async def test_new_rules_without_a_restart(daemon: Daemon, endpoint: Endpoint) -> None:
+    """A changed rule file is in use at once; a broken one changes nothing and says so."""
+    daemon.write(CALL.format(url=endpoint.url + "/old"))
+    await asyncio.to_thread(daemon.start)
+    rules = daemon.folder / "rules.yaml"
+
+    def replace(text: str) -> None:
+        (daemon.folder / "new").write_text(text)
+        (daemon.folder / "new").rename(rules)
+
+    new = CALL.format(url=endpoint.url + "/new").replace("rules: [Call]", "rules: [Ring]")
+    new += "  notifiers: [webhook]\n"  # has no settings
+    await asyncio.to_thread(replace, new)
+    await asyncio.to_thread(daemon.wait_for_lines, 1, error="invalid rules")
+    status, body = await asyncio.to_thread(daemon.get, "/readyz")
+    assert status == 200
+    assert "notifiers.webhook: wrong `url` setting" in json.loads(body)["rules"]
+    assert await asyncio.to_thread(daemon.post, {"rule": "Call", "output": "1"}) == 200
+    await asyncio.to_thread(daemon.wait_for, lambda: endpoint.received, "request")
+
+    await asyncio.to_thread(replace, new.replace("  notifiers: [webhook]\n", ""))
+    await asyncio.to_thread(
+        daemon.wait_for_lines, 1, result="1 rules have been successfully loaded"
+    )
+    assert await asyncio.to_thread(daemon.post, {"rule": "Ring", "output": "2"}) == 200
+    assert await asyncio.to_thread(daemon.post, {"rule": "Call", "output": "3"}) == 200
+    await asyncio.to_thread(
+        lambda: daemon.wait_for(lambda: len(endpoint.received) == 2, "second request")
+    )
+    assert [request.path for request in endpoint.received] == ["/old", "/new"]
+    metrics = (await asyncio.to_thread(daemon.get, "/metrics"))[1].decode()
+    assert 'falcosecurity_falco_talon_rule_reloads_total{status="success"} 1.0' in metrics
+    assert 'falcosecurity_falco_talon_rule_reloads_total{status="failure"} 1.0' in metrics
+    assert "rules" not in json.loads((await asyncio.to_thread(daemon.get, "/readyz"))[1])
+    assert await asyncio.to_thread(daemon.stop) == 0

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -58,7 +58,7 @@ class Fetching(Step):
     """Always brings something back."""
 
     name = "test:fetching"
-    artifact: Literal["always"] = "always"
+    artifact = "always"
 
 
 class Shelf(Output):

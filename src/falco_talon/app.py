@@ -41,8 +41,8 @@ async def run(
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         tasks = await enter(asyncio.TaskGroup())
-        tracing, metrics = make_tracing(config), Metrics().with_process()
-        stack.callback(tracing.close)
+        metrics = Metrics().with_process()
+        tracing = make_tracing(config, metrics, stack)
 
         catalog = Catalog.load()
         clients = await enter(open_clients(config))
@@ -116,18 +116,17 @@ async def run(
         log.info("http", result="stopping: no more events are accepted")
 
 
-def make_tracing(config: Config) -> Tracing:
-    """Return what makes the spans: the SDK if they go to a collector, else next to nothing."""
-    otel = config.otel
-    if not otel.traces_enabled:
+def make_tracing(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Tracing:
+    """Return what makes the spans; what goes to a collector is flushed when *stack* unwinds."""
+    if not (config.otel.traces_enabled or config.otel.metrics_enabled):
         return NoTracing()
-    from falco_talon.telemetry.otlp import OtlpTracing
+    from falco_talon.telemetry.otlp import OtlpMetrics, OtlpTracing
 
-    return OtlpTracing.to_collector(
-        f"{otel.collector_endpoint}:{otel.collector_port}",
-        insecure=otel.collector_use_insecure_grpc,
-        timeout_seconds=otel.timeout,
-    )
+    if config.otel.metrics_enabled:
+        stack.callback(OtlpMetrics.to_collector(metrics.registry, config.otel).close)
+    tracing = OtlpTracing.to_collector(config.otel) if config.otel.traces_enabled else NoTracing()
+    stack.callback(tracing.close)
+    return tracing
 
 
 def make_nats_server(config: Config, tasks: asyncio.TaskGroup) -> EmbeddedServer:

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context, copy_context
 
 import msgspec
 import structlog
@@ -48,7 +49,7 @@ def bind_notifiers(
             notifiers[name] = notifier(notifier.Parameters.model_validate(given), clients)
         except ValidationError as error:
             faults += [
-                f"notifiers.{name}.{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+                f"{'.'.join(map(str, ('notifiers', name, *fault['loc'])))}: {fault['msg']}"
                 for fault in error.errors(include_input=False, include_url=False)
             ]
     if faults:
@@ -92,7 +93,7 @@ class Notifications:
                     "notification", notifier=name, error="the queue is full, dropping the oldest"
                 )
             lane.dropping = len(lane.waiting) == _QUEUE_SIZE
-            lane.waiting.append(report)
+            lane.waiting.append((report, copy_context()))
             lane.idle.clear()
             lane.wake.set()
 
@@ -119,11 +120,15 @@ class Notifications:
                 lane.wake.clear()
                 await lane.wake.wait()
                 continue
-            report = lane.waiting.popleft()
+            report, context = lane.waiting.popleft()
             record = msgspec.structs.replace(report, notifier=name)
-            with suppress(PluginError):  # its stage has reported it
-                async with self._stage(_line(record)), time_limit(_DELIVERY_SECONDS):
-                    await retrying(lane.notifier.run, record)
+            # In the context of the step that it tells of: there is its span.
+            await self._tasks.create_task(self._attempt(lane.notifier, record), context=context)
+
+    async def _attempt(self, notifier: Notifier, record: Report) -> None:
+        with suppress(PluginError):  # its stage has reported it
+            async with self._stage(_line(record)), time_limit(_DELIVERY_SECONDS):
+                await retrying(notifier.run, record)
 
 
 class _Lane:
@@ -131,7 +136,7 @@ class _Lane:
 
     def __init__(self, notifier: Notifier) -> None:
         self.notifier = notifier
-        self.waiting: deque[Report] = deque(maxlen=_QUEUE_SIZE)
+        self.waiting: deque[tuple[Report, Context]] = deque(maxlen=_QUEUE_SIZE)
         self.wake = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falco_talon.errors import CheckError
-from falco_talon.telemetry.logging import LogFormat, configure, render
+from falco_talon.telemetry.loggers import configure
+from falco_talon.telemetry.logging import LogFormat, render
 
 TIME = datetime(2026, 11, 21, 9, 30, 5, 999_000, tzinfo=UTC)
 ANSI = re.compile(r"\x1b\[\d+m")
@@ -360,7 +361,7 @@ def run(program: str, **environ: str) -> str:
     """Run the program, with logging configured, in a process of its own; return its lines."""
     start = (
         "import logging, warnings, structlog\n"
-        "from falco_talon.telemetry.logging import configure\n"
+        "from falco_talon.telemetry.loggers import configure\n"
         "configure('text', 'info')\n"
     )
     command = [sys.executable, "-W", "always", "-c", start + program]

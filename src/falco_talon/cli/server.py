@@ -12,7 +12,7 @@ from falco_talon.config import Config
 from falco_talon.errors import TalonError
 from falco_talon.rules.model import RulesError
 from falco_talon.rules.reload import log_faults
-from falco_talon.telemetry.logging import configure
+from falco_talon.telemetry.loggers import configure
 
 log = structlog.get_logger()
 

@@ -81,11 +81,15 @@ class Logger(structlog.BoundLoggerBase):
         self._logger.write(*args)
 
 
-def route(log_format: LogFormat, log_level: str, stream: TextIO) -> None:
-    """Do what :func:`falco_talon.telemetry.logging.configure` says."""
+def configure(log_format: LogFormat, log_level: str, stream: TextIO | None = None) -> None:
+    """Make structlog and the standard library's logging write to *stream* (stdout), line by line.
+
+    Lines below *log_level* (``debug``, ``info``, ``warning``, ``error``) are dropped; those of
+    other libraries below ``warning`` as well. A failing stream never fails the caller.
+    """
     if log_format == "color" and os.environ.get("NO_COLOR"):
         log_format = "text"
-    writer = LineWriter(stream)
+    writer = LineWriter(stream or sys.stdout)
     structlog.configure(
         processors=[_renderer(log_format, tracebacks=log_level == "debug")],
         wrapper_class=_logger_class(log_level),

@@ -1,15 +1,13 @@
 """Log lines: one record, one line, whatever an attacker put into it.
 
-:func:`render` makes the line and needs nothing heavy, so that commands can use it as well;
-:func:`configure` makes structlog and the standard library write such lines.
+It needs nothing heavy, so that commands can use it as well; ``loggers`` writes such lines.
 """
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import msgspec
 
@@ -75,18 +73,6 @@ def render(
     if log_format == "json":
         return _json(level, message, laid_out, at)
     return _console(level, message, laid_out, at, color=log_format == "color")
-
-
-def configure(log_format: LogFormat, log_level: str, stream: TextIO | None = None) -> None:
-    """Make structlog and the standard library's logging write to *stream* (stdout), line by line.
-
-    Lines below *log_level* (``debug``, ``info``, ``warning``, ``error``) are dropped; those of
-    other libraries below ``warning`` as well. A failing stream never fails the caller.
-    """
-    # Commands that only render do not pay for structlog.
-    from falco_talon.telemetry.loggers import route
-
-    route(log_format, log_level, stream or sys.stdout)
 
 
 def _lay_out(fields: Mapping[str, Any]) -> dict[str, Any]:
