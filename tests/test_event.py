@@ -36,7 +36,7 @@ def body(**changes: Any) -> bytes:
 
 def test_every_field_is_decoded() -> None:
     """What Falco sends arrives, its own prefix off the output, 64-bit integers exact."""
-    event = Event.from_body(body(), "f" * 32)
+    event = Event.from_body(body()).with_trace_id("f" * 32)
 
     assert event.output == "A shell was spawned (user=root ä\n\"quoted\" 'x')"
     assert (event.rule, event.priority, event.source) == (

@@ -43,8 +43,8 @@ class Event(msgspec.Struct, frozen=True):
     tags: list[Any] | None = None
 
     @classmethod
-    def from_body(cls, body: bytes, trace_id: str = "") -> Self:
-        """Decode the body that Falco or Falcosidekick posts.
+    def from_body(cls, body: bytes) -> Self:
+        """Decode the body that Falco or Falcosidekick posts; it has no trace id yet.
 
         :raises InvalidEventError: with the reason, if it is no JSON object or a value has the
             wrong type. A ``context`` sent by the client is dropped.
@@ -74,7 +74,7 @@ class Event(msgspec.Struct, frozen=True):
         document["time"] = _time(document.get("time"))
         document["source"] = document.get("source") or "syscall"
         document["output"] = trim_output(document.get("output", ""))
-        return cls(**document, trace_id=trace_id)
+        return cls(**document)
 
     @classmethod
     def from_message(cls, data: bytes) -> Self:
@@ -94,6 +94,10 @@ class Event(msgspec.Struct, frozen=True):
     def with_context(self, context: Mapping[str, Any]) -> Self:
         """Return the event with *context* in place of its own."""
         return msgspec.structs.replace(self, context=dict(context))
+
+    def with_trace_id(self, trace_id: str) -> Self:
+        """Return the event with its trace id, 32 hexadecimal digits."""
+        return msgspec.structs.replace(self, trace_id=trace_id)
 
     @property
     def output_hash(self) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import msgspec
@@ -24,6 +24,7 @@ _DRAIN_SECONDS = 2.0
 _SHUTDOWN_SECONDS = 5.0
 _DRAIN_BYTES = 512 * 1024
 _LOG_EVERY_SECONDS = 60.0
+_NO_TIMEOUT: AbstractAsyncContextManager[None] = nullcontext()
 _PLAIN = {"X-Content-Type-Options": "nosniff"}
 
 
@@ -84,7 +85,8 @@ class Server:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         try:
-            async with asyncio.timeout(_BODY_TIMEOUT_SECONDS):
+            here = request.content.is_eof()  # it came with its head, as most do: no clock needed
+            async with _NO_TIMEOUT if here else asyncio.timeout(_BODY_TIMEOUT_SECONDS):
                 body = await self._read(request)
         except TimeoutError:
             return self._refuse(408, "The body did not arrive in time", {"Connection": "close"})
@@ -109,12 +111,15 @@ class Server:
         tracing = self._reporter.tracing
         with tracing.span("event", parent=request.headers) as span:
             try:
-                event = Event.from_body(body, span.trace_id)
+                event = Event.from_body(body)
             except InvalidEventError as error:
                 span.fail(str(error))
                 return self._refuse(400, f"Please send a valid request body: {error}")
+            wanted = self._publish_unmatched or self._can_match(event)
+            if wanted or self._show_events:
+                event = event.with_trace_id(span.trace_id)
             self._reporter.received(event, show=self._show_events)
-            if not (self._publish_unmatched or self._can_match(event)):
+            if not wanted:
                 return web.Response()
             try:
                 await self._stream.publish(event, tracing.headers())

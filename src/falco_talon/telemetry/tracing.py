@@ -1,10 +1,10 @@
 """Spans and trace ids. Without a collector there are no spans, but every event has a trace id."""
 
-import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
+from random import getrandbits
 from typing import Any, Protocol
 
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-(?P<trace_id>(?!0{32})[0-9a-f]{32})-[0-9a-f]{16}-")
@@ -73,7 +73,7 @@ class _NoSpan:
         if not self._trace_id:
             sent = self._parent.get("traceparent") if self._parent else None
             known = _TRACEPARENT.match(sent) if sent else None
-            self._trace_id = known["trace_id"] if known else os.urandom(16).hex()
+            self._trace_id = known["trace_id"] if known else f"{getrandbits(128):032x}"
         return self._trace_id
 
     def set(self, attributes: Attributes) -> None:
