@@ -71,8 +71,8 @@ def _fields(plugin: type[Plugin]) -> Iterable[tuple[str, Any]]:
 
 
 def _row(name: str, field: Any, defaults: Mapping[str, Any]) -> str:
-    default = "required" if field.is_required() else _value(defaults[name])
-    text = str(field.description).partition(" Default: ")[0].replace("|", "\\|")
+    text, _, said = str(field.description).replace("|", "\\|").partition(" Default: ")
+    default = "required" if field.is_required() else _value(defaults[name]) or said.rstrip(".")
     return f"| `{name}` | {default} | {text} |\n"
 
 
