@@ -65,8 +65,9 @@ lock: ## resolve the requirements anew into the lock files (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 		--python-version 3.11 --all-extras pyproject.toml -o requirements-dev.lock
 
-docs: $(VENV)/.dev ## write the pages of the plugins anew, from their classes
+docs: $(VENV)/.dev ## write the pages of the plugins and the schema of the rules anew, from their classes
 	$(BIN)/python -m tests.documentation
+	$(BIN)/talon rules schema > rules/rules.schema.json
 
 bench: $(VENV)/.dev ## measure speed and memory (TALON_PEER=/path/to/binary measures another beside it)
 	$(BIN)/python -m bench

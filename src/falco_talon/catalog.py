@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Self, TypeVar
 
 from falco_talon.actionners import ACTIONNERS
@@ -31,22 +31,25 @@ class Catalog:
         :raises TalonError: if an installed plugin cannot be loaded, is no plugin, or takes a
             name that is taken.
         """
+        found = entry_points()  # once: it reads a file of every installed package
         return cls(
-            actionners=_gather(Actionner, ACTIONNERS, "falco_talon.actionners"),
-            outputs=_gather(Output, OUTPUTS, "falco_talon.outputs"),
-            notifiers=_gather(Notifier, NOTIFIERS, "falco_talon.notifiers"),
-            contexts=_gather(Context, CONTEXTS, "falco_talon.contexts"),
+            actionners=_gather(Actionner, ACTIONNERS, found.select(group="falco_talon.actionners")),
+            outputs=_gather(Output, OUTPUTS, found.select(group="falco_talon.outputs")),
+            notifiers=_gather(Notifier, NOTIFIERS, found.select(group="falco_talon.notifiers")),
+            contexts=_gather(Context, CONTEXTS, found.select(group="falco_talon.contexts")),
         )
 
 
-def _gather(kind: type[_T], built_in: Iterable[type[_T]], group: str) -> dict[str, type[_T]]:
+def _gather(
+    kind: type[_T], built_in: Iterable[type[_T]], found: EntryPoints
+) -> dict[str, type[_T]]:
     plugins = {plugin.name: plugin for plugin in built_in}
-    for entry_point in entry_points(group=group):
+    for entry_point in found:
         plugin = _load(kind, entry_point)
         if plugin.name in plugins:
             raise TalonError(
-                f"plugin {entry_point.value} ({group}): the name '{plugin.name}' is taken by "
-                f"{plugins[plugin.name].__module__}"
+                f"plugin {entry_point.value} ({entry_point.group}): "
+                f"the name '{plugin.name}' is taken by {plugins[plugin.name].__module__}"
             )
         plugins[plugin.name] = plugin
     return plugins

@@ -1,12 +1,37 @@
 """Small real plugins, so that these tests need none of those that ship."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from falco_talon.catalog import Catalog
 from falco_talon.errors import PluginError
 from falco_talon.plugin import Actionner, BaseParameters, Context, Notifier, Output
+
+
+def _https(url: str) -> str:
+    if not url.startswith("https://"):
+        raise PydanticCustomError("https", "the URL is not https")
+    return url
+
+
+def _seconds(value: object) -> object:
+    return int(value.removesuffix("s")) if isinstance(value, str) else value
+
+
+def _long(password: SecretStr) -> SecretStr:
+    if len(password.get_secret_value()) < 8:
+        raise ValueError(f"'{password.get_secret_value()}' is too short")
+    return password
 
 
 class Label(Actionner):
@@ -65,6 +90,11 @@ class Request(Actionner):
     class Parameters(BaseParameters):
         retry: "Request.Retry | None" = None
         body: Any = None
+        timeout: Annotated[int, BeforeValidator(_seconds)] | None = None
+        url: Annotated[str, AfterValidator(_https)] = Field(
+            "https://x", validation_alias=AliasChoices("url", "address")
+        )
+        password: Annotated[SecretStr, AfterValidator(_long)] = SecretStr("long enough")
         status: int | list[int] = 200
         mode: Literal["true", "false", "auto"] = "auto"
 

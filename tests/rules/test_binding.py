@@ -117,6 +117,8 @@ def test_nested_parameters_unions_and_choices(bind_rules: Bind) -> None:
 
     assert (found.retry.times, found.retry.on, found.status) == (2, [500, 503], [200, 201])
     assert (found.mode, found.body) == ("true", {"a": [1, "yes"]})
+    assert parameters(bind_rules, "request", "{timeout: 10s}").timeout == 10
+    assert parameters(bind_rules, "request", "{ADDRESS: 'https://y'}").url == "https://y"
     assert parameters(bind_rules, "request", "{status: 404}").status == 404
 
 
@@ -156,6 +158,13 @@ def test_nested_parameters_unions_and_choices(bind_rules: Bind) -> None:
             "",
         ),
         ("script", "{}", "missing parameter 'script' or 'file'", "", ""),
+        (
+            "request",
+            "{address: 'http://x'}",
+            "wrong parameter 'address': the URL is not https",
+            "address",
+            "http://x",
+        ),
         ("request", "{retry: {times: x}}", "wrong parameter 'retry.times'", "retry.times", "x"),
     ],
 )
@@ -207,10 +216,12 @@ def test_places_of_parameters_survive_the_merge(faults_of: Faults) -> None:
 def test_a_secret_is_in_no_finding(faults_of: Faults) -> None:
     faults = faults_of(rule("actionner: test:script, parameters: {token: [hunter2], script: s}"))
     faults += faults_of(rule("actionner: test:script, parameters: {tokn: hunter2, script: s}"))
+    faults += faults_of(rule("actionner: test:request, parameters: {password: hunter2}"))
 
     assert [fault.error for fault in faults] == [
         "wrong parameter 'token'",
         "unknown parameter 'tokn'",
+        "wrong parameter 'password': '…' is too short",
     ]
     assert "hunter2" not in str([(str(fault), fault.fields()) for fault in faults])
 

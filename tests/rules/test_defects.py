@@ -147,6 +147,15 @@ def test_ru_08_only_the_first_operator_of_a_term_counts(bind_rules: Bind) -> Non
     assert matching(rules) == []
 
 
+@pytest.mark.parametrize("item", ['a="b"c', "a= 'b", "a=1,,b=2"])
+def test_ru_09_quotes_open_and_close_a_value(faults_of: Faults, item: str) -> None:
+    quoted = item.replace("'", "''")
+
+    faults = faults_of(rule_with(f"{{output_fields: ['{quoted}']}}"))
+
+    assert [fault.severity for fault in faults] == ["warning" if "'" in item else "error"]
+
+
 @pytest.mark.parametrize("item", ["a", "a>=5", "a=1,", "a=1,b", "a!b", "", "a in (b)"])
 def test_ru_08_what_is_no_term_is_refused(faults_of: Faults, item: str) -> None:
     faults = faults_of(rule_with(f'{{output_fields: ["{item}"]}}'))

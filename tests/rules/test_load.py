@@ -309,6 +309,7 @@ def test_mistakes_in_a_rule(faults_of: Faults, rule: str, error: str) -> None:
     [
         ("a= b", "the value of 'a' starts or ends with a space"),
         ("a=b , c=d", "the value of 'a' starts or ends with a space"),
+        ("a= =b", "the value of 'a' starts or ends with a space"),
         ("a==b", "the value of 'a' starts with '=': one '=' compares"),
     ],
 )

@@ -203,3 +203,17 @@ async def test_relative_paths_survive_a_change_of_folder(
         os.chdir("/")
         file.write_text("a")
         await seen.next()
+
+
+async def test_without_signs_looking_is_enough(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the machine has no inotify handles left."""
+
+    async def no_handles(*_: Path, **__: object) -> AsyncIterator[None]:
+        raise OSError("no space left on device")
+        yield
+
+    monkeypatch.setattr("falco_talon.rules.watch.awatch", no_handles)
+    async with watching(file) as seen:
+        for text in ("a", "b"):
+            file.write_text(text)
+            await seen.next()

@@ -1,5 +1,7 @@
-"""``talon rules check|print``: the rules, judged and shown, without a cluster."""
+"""``talon rules check|print|schema``: the rules, judged and shown, without a cluster."""
 
+import gc
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -38,6 +40,7 @@ def check(
       talon rules check -r rules.yaml -r override.yaml --strict
       talon rules check -c config.yaml --format github
     """
+    _start_quickly()
     settings = read_config(context, config, rules)
     from falco_talon.cli.findings import as_annotations, as_json, as_lines
     from falco_talon.rules.load import read
@@ -85,6 +88,31 @@ def print_rules(
         typer.echo(json.dumps(to_plain(rule_set.rules), indent=2, ensure_ascii=False))
     else:
         typer.echo(to_yaml(rule_set.rules), nl=False)
+
+
+@rules.command()
+def schema() -> None:
+    """Print the JSON Schema of a rule file: editors then complete and check it.
+
+    \b
+    Examples:
+      talon rules schema > talon-rules.schema.json
+      # first line of a rule file, for editors that use yaml-language-server:
+      # yaml-language-server: $schema=talon-rules.schema.json
+    """
+    import json
+
+    from falco_talon.catalog import Catalog
+    from falco_talon.rules.schema import rules_schema
+
+    typer.echo(json.dumps(rules_schema(Catalog.load()), indent=2, ensure_ascii=False))
+
+
+def _start_quickly() -> None:
+    """Leave out what only a long-lived process needs; people wait for this one."""
+    gc.disable()
+    # Else pydantic looks for plugins of its own in every installed package.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def _faults(rule_set: "RuleSet", settings: "Config", *, strict: bool) -> "tuple[Fault, ...]":

@@ -1,8 +1,10 @@
 """Rules → bound rules: each action with its actionner made, its output, its contexts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from falco_talon.catalog import Catalog
 from falco_talon.clients import Clients
@@ -22,8 +24,7 @@ _SURE = 0.8
 """Names of plugins have much in common: ``kubernetes:exec`` does not mean ``kubernetes:label``."""
 
 
-@dataclass(frozen=True, slots=True)
-class BoundAction:
+class BoundAction(Struct, frozen=True):
     """An action, ready to run.
 
     ``parameters`` are the merged ones as plain values; ``flags`` the texts of ``continue`` and
@@ -41,8 +42,7 @@ class BoundAction:
     flags: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class BoundRule:
+class BoundRule(Struct, frozen=True):
     """A rule, ready to run. ``notifiers`` are its own, in lower case; ``flags`` as in an action."""
 
     name: str
@@ -102,9 +102,7 @@ def _once(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     said: dict[tuple[object, ...], Fault] = {}
     for fault in faults:
         place = fault.place or (fault.rule, fault.action)
-        said.setdefault(
-            (fault.severity, fault.error, place, fault.key, fault.output_target), fault
-        )
+        said.setdefault((fault.severity, fault.error, place, fault.key, fault.output_target), fault)
     return tuple(said.values())
 
 

@@ -1,35 +1,16 @@
 """Nodes → action blocks and rule blocks: which keys there are, and of what type."""
 
-import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 
+import msgspec
+from msgspec import Struct, field
+
+from falco_talon.rules import keys
 from falco_talon.rules.model import Action, Fault, Match, OutputRef, Place, Rule
 from falco_talon.rules.nodes import NOTHING, ListNode, MapNode, Node, Scalar, is_null, kind_of
 
-RULE_KEYS = ("rule", "description", "continue", "dry_run", "match", "actions", "notifiers")
-ACTION_KEYS = (
-    "action",
-    "description",
-    "actionner",
-    "parameters",
-    "continue",
-    "ignore_errors",
-    "additional_contexts",
-    "output",
-)
-MATCH_KEYS = ("rules", "output_fields", "priority", "source", "tags")
-OUTPUT_KEYS = ("target", "parameters")
 
-CONTEXTS_ALIAS = "contexts"
-"""What the published documentation of the reference calls ``additional_contexts``."""
-
-EXTENSION = "x-"
-"""Prefix of the keys of a block that only holds anchors."""
-
-
-@dataclass(slots=True)
-class Blocks:
+class Blocks(Struct):
     """The blocks of the files, in order, and what is wrong with them."""
 
     actions: list[Action] = field(default_factory=list)
@@ -39,6 +20,8 @@ class Blocks:
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the one of *words* that was probably meant, if there is one."""
+    import difflib
+
     by_lower = {known.lower(): known for known in words}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[close[0]] if close else ""
@@ -65,32 +48,32 @@ def _read_block(item: MapNode, blocks: Blocks) -> None:
     if not (is_rule or is_action):
         _neither(item, blocks.faults)
         return
-    allowed = (*(RULE_KEYS if is_rule else ()), *(ACTION_KEYS if is_action else ()))
+    allowed = (*(keys.RULE if is_rule else ()), *(keys.ACTION if is_action else ()))
     kind = "a rule" if is_rule else "an action"
     if is_action:
-        reader = _Reader(item, blocks.faults, action=_text_of(item.get(Scalar("action"))))
+        reader = _Reader(item, blocks.faults, action=_text_of(item.find("action")))
         action = _read_action(reader)
         if action.name:
             blocks.actions.append(action)
         else:
             reader.fault("action without a name", item)
     if is_rule:
-        name = _text_of(item.get(Scalar("rule")))
+        name = _text_of(item.find("rule"))
         reader = _Reader(item, blocks.faults, rule=name)
         rule = _read_rule(reader)
         if rule.name:
             blocks.rules.append(rule)
         else:
             reader.fault("all rules must have a name", item)
-    reader = _Reader(item, blocks.faults, rule=_text_of(item.get(Scalar("rule"))))
-    reader.known_keys(kind, allowed, aliases=(CONTEXTS_ALIAS,) if is_action else ())
+    reader = _Reader(item, blocks.faults, rule=_text_of(item.find("rule")))
+    reader.known_keys(kind, allowed, aliases=(keys.CONTEXTS_ALIAS,) if is_action else ())
 
 
 def _neither(item: MapNode, faults: list[Fault]) -> None:
     """Judge a block that is no rule and no action: a mistake, or a holder of anchors."""
-    if item and all(key.startswith(EXTENSION) for key in item):
+    if item and all(key.startswith(keys.EXTENSION) for key in item):
         return
-    known = dict.fromkeys((*RULE_KEYS, *ACTION_KEYS))
+    known = (*keys.RULE, *keys.ACTION)
     meant = {key: nearest(key, ("rule", "action")) for key in item}
     key = next((key for key in item if meant[key]), None)
     suspect = key is not None or any(nearest(key, known) for key in item)
@@ -100,7 +83,7 @@ def _neither(item: MapNode, faults: list[Fault]) -> None:
             "error" if suspect or not item else "warning",
             Place.of(key if key is not None else item),
             key=key or "",
-            allowed=("rule", "action", f"{EXTENSION}… to hold anchors"),
+            allowed=("rule", "action", f"{keys.EXTENSION}… to hold anchors"),
             nearest=meant[key] if key is not None else "",
         )
     )
@@ -113,12 +96,12 @@ def _read_rule(reader: "_Reader") -> Rule:
             text = f"an action must be a map, found {kind_of(item)}"
             reader.fault(text, item, syntax=True)
             continue
-        name = _text_of(item.get(Scalar("action")))
+        name = _text_of(item.find("action"))
         inner = _Reader(item, reader.faults, rule=reader.rule, action=name)
-        inner.known_keys("an action", ACTION_KEYS, aliases=(CONTEXTS_ALIAS,))
+        inner.known_keys("an action", keys.ACTION, aliases=(keys.CONTEXTS_ALIAS,))
         actions.append(_read_action(inner))
     match = reader.inner("match")
-    match.known_keys("a match", MATCH_KEYS)
+    match.known_keys("a match", keys.MATCH)
     return Rule(
         name=reader.text("rule"),
         description=reader.text("description"),
@@ -139,7 +122,7 @@ def _read_rule(reader: "_Reader") -> Rule:
 
 def _read_action(reader: "_Reader") -> Action:
     output = reader.inner("output")
-    output.known_keys("an output", OUTPUT_KEYS)
+    output.known_keys("an output", keys.OUTPUT)
     return Action(
         name=reader.text("action"),
         description=reader.text("description"),
@@ -147,7 +130,7 @@ def _read_action(reader: "_Reader") -> Action:
         parameters=reader.map("parameters"),
         continue_=reader.text("continue"),
         ignore_errors=reader.text("ignore_errors"),
-        contexts=(*reader.texts("additional_contexts"), *reader.texts(CONTEXTS_ALIAS)),
+        contexts=(*reader.texts("additional_contexts"), *reader.texts(keys.CONTEXTS_ALIAS)),
         output=OutputRef(output.text("target"), output.map("parameters")),
         place=Place.of(reader.node),
     )
@@ -166,7 +149,7 @@ class _Reader:
 
     def text(self, key: str) -> Scalar:
         """Return the literal text of a scalar, empty for null."""
-        node = self.node.get(Scalar(key))
+        node = self.node.find(key)
         if node is None:
             return NOTHING
         if not isinstance(node, Scalar):
@@ -186,7 +169,7 @@ class _Reader:
 
     def items(self, key: str) -> list[Node]:
         """Return the items of a list."""
-        node = self.node.get(Scalar(key))
+        node = self.node.find(key)
         if node is None or is_null(node):
             return []
         if not isinstance(node, ListNode):
@@ -196,7 +179,7 @@ class _Reader:
 
     def map(self, key: str) -> MapNode:
         """Return a map; an empty one if there is none."""
-        node = self.node.get(Scalar(key))
+        node = self.node.find(key)
         if isinstance(node, MapNode):
             return node
         if node is not None and not is_null(node):
@@ -207,21 +190,20 @@ class _Reader:
         """Return a reader of the map under the key."""
         return _Reader(self.map(key), self.faults, rule=self.rule, action=self.action)
 
-    def known_keys(
-        self, where: str, allowed: tuple[str, ...], aliases: tuple[str, ...] = ()
-    ) -> None:
+    def known_keys(self, where: str, allowed: Iterable[str], aliases: tuple[str, ...] = ()) -> None:
         """Note a fault for every key that is not allowed here."""
+        known = tuple(dict.fromkeys(allowed))
         for key in self.node:
             if key in aliases:
                 text = f"the key '{key}' is read as 'additional_contexts'"
                 self.fault(text, key, severity="warning", key=key, nearest="additional_contexts")
-            elif key not in allowed:
+            elif key not in known:
                 self.fault(
                     f"unknown key '{key}' in {where}",
                     key,
                     key=key,
-                    allowed=tuple(dict.fromkeys(allowed)),
-                    nearest=nearest(key, allowed),
+                    allowed=known,
+                    nearest=nearest(key, known),
                 )
 
     def fault(self, error: str, node: Node, *, syntax: bool = False, **more: object) -> None:
@@ -229,7 +211,7 @@ class _Reader:
         if syntax:
             error = _syntax(node, error)
         fault = Fault(error, place=Place.of(node), rule=self.rule, action=self.action)
-        self.faults.append(replace(fault, **more))  # type: ignore[arg-type] # fields of Fault
+        self.faults.append(msgspec.structs.replace(fault, **more))
 
     def _wrong(self, key: str, wanted: str, node: Node, item: str = "") -> None:
         text = f"'{key}' must be {wanted}, found {item}{kind_of(node)}"

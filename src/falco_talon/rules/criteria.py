@@ -1,7 +1,8 @@
 """The small language of ``match``: priorities, tags and terms on output fields."""
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 PRIORITIES = {
     "debug": 1,
@@ -17,9 +18,9 @@ PRIORITIES = {
 UNKNOWN_PRIORITY = 0
 """Level of an event whose priority has none of the names: below all of them."""
 
-_PRIORITY = re.compile(r"(?P<comparator>[<>]?=?)(?P<name>[a-z]+)", re.IGNORECASE)
-_TAG = re.compile(r"[a-z0-9_.:/@+-]+", re.IGNORECASE)
-_KEY = re.compile(r" *(?P<key>(?:[a-z0-9_.:/@()-]|\[[^\]]*\])+) *(?P<operator>!?=)", re.IGNORECASE)
+_PRIORITY = re.compile(r"(?P<comparator>[<>]?=?)(?P<name>[A-Za-z]+)")
+_TAG = re.compile(r"[A-Za-z0-9_.:/@+-]+")
+_KEY = re.compile(r" *(?P<key>(?:[A-Za-z0-9_.:/@()-]|\[[^\]]*\])+) *(?P<operator>!?=)")
 _QUOTED = re.compile(r' *"(?P<value>(?:[^"]|"")*)" *(?=,|$)')
 _BARE = re.compile(r"[^,]*")
 
@@ -32,8 +33,7 @@ class CriterionError(ValueError):
         self.part = part
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """``key=value`` or ``key!=value``; ``quoted`` if the value was written in quotes."""
 
     key: str

@@ -123,10 +123,7 @@ _EXPONENT_BELOW = 1e-4
 
 def _float_text(number: float) -> str:
     if number == 0 or _EXPONENT_BELOW <= abs(number) < _EXPONENT_FROM:
-        text = repr(number)
-        if "e" in text:  # repr has its own idea of small: 0.0001 is plain, but so is 1e-04
-            text = format(number, "f")
-        return text.removesuffix(".0")
+        return repr(number).removesuffix(".0")
     digits, _, exponent = repr(number).partition("e")
     if not exponent:
         digits, _, exponent = format(number, f".{_precision(number)}e").partition("e")

@@ -1,7 +1,8 @@
 """Blocks of the same name become one; action blocks are applied to the actions of that name."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from falco_talon.rules.model import Action, Fault, Match, OutputRef, Place, Rule
 from falco_talon.rules.nodes import ListNode, MapNode, Node, Scalar, is_null, kind_of

@@ -69,6 +69,10 @@ class MapNode(dict[Scalar, "Node"]):
         super().__init__()
         self.file, self.line, self.column = file, line, column
 
+    def find(self, key: str) -> "Node | None":
+        """Return what stands under the key, if it is there."""
+        return self.get(key)  # type: ignore[call-overload,no-any-return] # texts, all of them
+
 
 Node: TypeAlias = Scalar | ListNode | MapNode
 

@@ -5,19 +5,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import AliasChoices, BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
 from falco_talon.rules.blocks import nearest
+from falco_talon.rules.conversion import as_wanted, names_of
 from falco_talon.rules.model import Fault, Place
-from falco_talon.rules.nodes import ListNode, MapNode, Node, Scalar, is_null, kind_of, value_of
+from falco_talon.rules.nodes import ListNode, MapNode, Node, Scalar, is_null, kind_of
 
-_TEXT_WANTED = frozenset(
-    ("string_type", "literal_error", "enum", "url_type", "path_type", "bytes_type")
-)
-"""Errors of pydantic that the literal text of a scalar may put right."""
-_INTEGER_WANTED = frozenset(("int_type", "int_from_float"))
+_OWN_WORDS = frozenset(("value_error", "assertion_error"))
+_PYDANTICS = frozenset(get_args(ErrorType))
+"""Errors of pydantic; the plugin has words of its own for any other."""
 _SHOWN = 64
 """Characters of a wrong value that are shown."""
 
@@ -30,7 +30,7 @@ def decode(model: type[BaseModel], given: MapNode) -> tuple[BaseModel | None, li
     number may have a fraction of zero. The values of secrets are in no fault.
     """
     faults: list[Fault] = []
-    names = _names(model)
+    names = {accepted.lower(): accepted for accepted, _ in _fields(model)}
     nodes: dict[str, Node] = {}
     for key, node in given.items():
         name = names.get(key.lower())
@@ -42,9 +42,11 @@ def decode(model: type[BaseModel], given: MapNode) -> tuple[BaseModel | None, li
             )
         elif not is_null(node):
             nodes[name] = node
-    values = {name: value_of(node) for name, node in nodes.items()}
+    types = {accepted: field.annotation for accepted, field in _fields(model)}
+    values = {name: as_wanted(types[name], node) for name, node in nodes.items()}
     try:
-        return _validate(model, values, nodes), faults
+        # As JSON, which knows no other types than YAML, and strictly: nothing is guessed.
+        return model.model_validate_json(json.dumps(values), strict=True), faults
     except ValidationError as error:
         secrets = _secrets(model)
         where = Place.of(given)
@@ -53,45 +55,6 @@ def decode(model: type[BaseModel], given: MapNode) -> tuple[BaseModel | None, li
             for item in error.errors(include_url=False, include_input=False)
         ]
         return None, faults
-
-
-def _validate(
-    model: type[BaseModel], values: dict[str, Any], nodes: Mapping[str, Node]
-) -> BaseModel:
-    """Validate as JSON, which knows no other types than YAML; once more with texts put right."""
-    try:
-        return model.model_validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        fixed = False
-        for item in error.errors(include_url=False, include_input=False):
-            fixed |= _put_right(item, values, nodes)
-        if not fixed:
-            raise
-    return model.model_validate_json(json.dumps(values), strict=True)
-
-
-def _put_right(error: ErrorDetails, values: dict[str, Any], nodes: Mapping[str, Node]) -> bool:
-    """Replace the value that the error is about by what its scalar can also mean."""
-    path = tuple(_path(error, nodes))
-    if not path:
-        return False
-    holder: Any = values
-    node: Any = nodes
-    for part in path[:-1]:
-        holder, node = holder[part], node[part]
-    last, node = path[-1], node[path[-1]]
-    if not isinstance(node, Scalar):
-        return False
-    value = value_of(node)
-    if error["type"] in _INTEGER_WANTED and isinstance(value, float) and value.is_integer():
-        holder[last] = int(value)
-        return True
-    if error["type"] not in _TEXT_WANTED or isinstance(value, str):
-        return False
-    if value is None and isinstance(holder, list):
-        return False
-    holder[last] = "" if value is None else str(node)
-    return True
 
 
 def _path(error: ErrorDetails, nodes: Mapping[str, Node]) -> Iterator[Any]:
@@ -128,8 +91,10 @@ def _fault(
     if secret and isinstance(node, Scalar) and node:
         message = message.replace(node, "…")
     place = (Place.of(node) if path else where) or where
-    if error["type"] in ("value_error", "assertion_error"):
-        return Fault(message, place=place, key=key, value=_shown(node, secret=secret))
+    if error["type"] in _OWN_WORDS or error["type"] not in _PYDANTICS:
+        named = not path or f"'{path[0]}'" in message
+        text = message if named else f"wrong parameter '{key}': {message}"
+        return Fault(text, place=place, key=key, value=_shown(node, secret=secret))
     return Fault(
         f"wrong parameter '{key}'",
         place=place,
@@ -165,29 +130,17 @@ def _unknown(key: Scalar, names: Mapping[str, str]) -> Fault:
     )
 
 
-def _names(model: type[BaseModel]) -> dict[str, str]:
-    """Return the names of the parameters, in lower case, and the ones that pydantic takes."""
-    names = {}
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """Return the fields, under each of the names that pydantic takes."""
     for name, field in model.model_fields.items():
-        for accepted in _accepted(name, field):
-            names[accepted.lower()] = accepted
-    return names
-
-
-def _accepted(name: str, field: FieldInfo) -> tuple[str, ...]:
-    alias = field.validation_alias or field.alias
-    if isinstance(alias, AliasChoices):
-        return tuple(choice for choice in alias.choices if isinstance(choice, str))
-    return (alias if isinstance(alias, str) else name,)
+        for accepted in names_of(name, field):
+            yield accepted, field
 
 
 def _secrets(model: type[BaseModel]) -> frozenset[str]:
     """Return the names of the parameters that hold a secret."""
     return frozenset(
-        accepted
-        for name, field in model.model_fields.items()
-        if _holds_secret(field.annotation)
-        for accepted in _accepted(name, field)
+        accepted for accepted, field in _fields(model) if _holds_secret(field.annotation)
     )
 
 

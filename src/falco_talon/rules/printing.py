@@ -133,7 +133,8 @@ def _text(scalar: Scalar, indent: int | None) -> str:
         return text or "null"
     if _needs_no_quotes(text):
         return text
-    if indent is not None and "\n" in text and _LITERAL.fullmatch(text):
+    printable = all(line.isprintable() for line in text.split("\n"))
+    if indent is not None and "\n" in text and printable and _LITERAL.fullmatch(text):
         kept = {0: "-", 1: ""}.get(len(text) - len(text.rstrip("\n")), "+")
         body = (f"{' ' * indent}{line}" if line else "" for line in text.split("\n"))
         return f"|{kept}\n" + "\n".join(body).removesuffix("\n")

@@ -11,13 +11,12 @@ from falco_talon.rules.criteria import (
     parse_tags,
     parse_terms,
 )
+from falco_talon.rules.keys import FLAGS
 from falco_talon.rules.model import Action, Fault, Place, Rule
 from falco_talon.rules.nodes import Node, Scalar
 
 FULL_NAME = re.compile(r"[a-z0-9]+:[a-z0-9]+")
 """``category:name`` of an actionner or output."""
-
-_FLAGS = ("true", "false")
 
 
 class Validator:
@@ -124,7 +123,7 @@ class Validator:
                 )
 
     def _flag(self, rule: Rule, key: str, text: Scalar, action: Action | None = None) -> None:
-        if text and text not in _FLAGS:
+        if text and text not in FLAGS:
             self._note(
                 rule,
                 f"'{key}' setting can be 'true' or 'false' only",
@@ -132,8 +131,8 @@ class Validator:
                 action,
                 key=key,
                 value=text,
-                allowed=_FLAGS,
-                nearest=nearest(text, _FLAGS),
+                allowed=FLAGS,
+                nearest=nearest(text, FLAGS),
             )
 
     def _note(

@@ -17,6 +17,7 @@ Signature = tuple[tuple[int, ...], ...]
 
 _MAX_LINKS = 40
 _DEBOUNCE_MS = 50
+_MAX_WAITS = 20
 
 
 class Watch:
@@ -69,13 +70,14 @@ class Watch:
             yield
 
     async def _quiet(self) -> Signature:
-        """Wait until the files stay as they are; return how they are."""
+        """Wait until the files stay as they are, but not forever; return how they are."""
         signature = self._signature()
-        while True:
+        for _ in range(_MAX_WAITS):
             await asyncio.sleep(self._quiet_seconds)
             last, signature = signature, self._signature()
             if signature == last:
-                return signature
+                break
+        return signature
 
     def _signature(self) -> Signature:
         """Return what differs as soon as a file does; a file that is not there is empty."""
