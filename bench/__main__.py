@@ -5,6 +5,7 @@ import tempfile
 
 import uvloop
 
+from bench import rules
 from bench.load import Target, body, post, row, running
 
 RULES = """
@@ -61,6 +62,7 @@ def main() -> None:
         kubeconfig.flush()
         with running(RULES, kubeconfig=kubeconfig.name) as target:
             measure(target)
+    rules.main()
 
 
 if __name__ == "__main__":
