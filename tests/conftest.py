@@ -11,6 +11,7 @@ import pytest
 from falco_talon.telemetry.loggers import configure
 
 pytest_plugins = [
+    "tests.bus.cluster",
     "tests.bus.fixtures",
     "tests.cluster.fixtures",
     "tests.daemon",

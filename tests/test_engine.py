@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from falco_talon.bus import Progress
 from falco_talon.clients import Clients
 from falco_talon.engine import Engine
 from falco_talon.errors import CheckError, Ignored, PluginError, TransientError
@@ -122,8 +123,9 @@ class Run:
             action_timeout_seconds=timeout,
         )
 
-    async def __call__(self, event: Event | None = None) -> bool:
-        return await self.engine.handle(event or Event(rule="F", output="o", hostname="h"), {})
+    async def __call__(self, event: Event | None = None, progress: Progress | None = None) -> bool:
+        event = event or Event(rule="F", output="o", hostname="h")
+        return await self.engine.handle(event, {}, progress or Progress())
 
     @property
     def statuses(self) -> list[tuple[str, str, str]]:
@@ -189,9 +191,9 @@ async def test_a_rule_that_stops_the_next(journal: list[str], fault: Exception |
     """`continue: false` of a rule holds whatever became of its actions."""
     first = Step(journal, "a", faults=[fault] if fault else [])
     run = Run(
-        rule(action(first), continue_=True),
-        rule(action(Step(journal, "b")), continue_=False),
-        rule(action(Step(journal, "c"))),
+        rule(action(first), name="1", continue_=True),
+        rule(action(Step(journal, "b")), name="2", continue_=False),
+        rule(action(Step(journal, "c")), name="3"),
     )
 
     await run()
@@ -420,3 +422,82 @@ async def test_rules_are_swapped_as_a_whole(journal: list[str]) -> None:
     await run(pod_event("p"))
 
     assert journal == ["old>", "old<", "new>", "new<"]
+
+
+async def test_an_interrupted_event_goes_on_after_what_is_done(journal: list[str]) -> None:
+    """Actions that are done are passed over, with `continue` and `ignore_errors` as ever."""
+    first, second, third = (Step(journal, label) for label in "abc")
+    one = rule(
+        action(first, "A", ignore_errors=True), action(second, "B"), action(third, "C"), name="1"
+    )
+    two = rule(action(Step(journal, "d"), "D"), name="2")
+    run = Run(one, two)
+    done = {"1/0": "failure", "1/1": "failure"}
+
+    await run(progress=Progress(done, attempt=2))
+
+    assert journal == ["d>", "d<"]  # B had failed: C must not run
+    assert run.reports[0][0].attempt == 2
+    assert done["2/0"] == "success"
+
+
+async def test_the_line_of_a_repeated_action_says_so(journal: list[str], logged: Logged) -> None:
+    """The action that was interrupted runs again, and its lines say which attempt that is."""
+    await Run(rule(action(Step(journal, "a"))))(progress=Progress(attempt=3))
+    await Run(rule(action(Step(journal, "b"))))(progress=Progress(attempt=1))
+
+    attempts = [line.get("attempt") for line in logged(message="action", status="success")]
+    assert attempts == [3, None]
+
+
+class Recording(Progress):
+    """Remembers what it was told, among what the actions do."""
+
+    def __init__(self, journal: list[str]) -> None:
+        super().__init__()
+        self.journal = journal
+
+    async def begin(self) -> bool:
+        self.journal.append("begin")
+        return True
+
+    async def save(self) -> None:
+        self.journal.append(f"save {len(self._statuses)}")
+
+    async def end(self) -> None:
+        self.journal.append("end")
+
+
+async def test_nothing_runs_before_the_rest_is_safe(journal: list[str]) -> None:
+    """Before each action all that was done is written; after the last, the event just ends."""
+    actions = action(Step(journal, "a"), "A"), action(Step(journal, "b"), "B")
+
+    await Run(rule(*actions))(progress=Recording(journal))
+
+    assert journal == ["begin", "save 0", "a>", "a<", "save 1", "b>", "b<", "end"]
+
+
+async def test_a_dry_run_costs_no_write(journal: list[str]) -> None:
+    """It has no effect that could not be repeated."""
+    await Run(rule(action(Step(journal, "a")), dry_run=True))(progress=Recording(journal))
+
+    assert journal == ["begin", "end"]
+
+
+class Lasting(Step):
+    """Takes its time by itself."""
+
+    name = "test:lasting"
+
+    @property
+    def duration_seconds(self) -> float:
+        return self.seconds
+
+
+async def test_an_action_that_lasts_gets_the_time_it_needs(journal: list[str]) -> None:
+    """A capture of 30 s is not cut by a limit of 20 s: the limit begins after it."""
+    run = Run(rule(action(Lasting(journal, "a", seconds=0.3))), timeout=0.2)
+
+    await run()
+
+    assert run.statuses == [("action", "A", "success")]

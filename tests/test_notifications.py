@@ -72,11 +72,13 @@ def recorder(name: str = "recorder") -> Recorder:
 async def running(*notifiers: Recorder, default: tuple[str, ...] = ()) -> AsyncIterator[Any]:
     metrics = Metrics()
     async with asyncio.TaskGroup() as tasks:
+        reporter = Reporter(NoTracing(), metrics)
         notifications = Notifications(
             tasks,
             {notifier.name: notifier for notifier in notifiers},
             default,
-            Reporter(NoTracing(), metrics).stage,
+            reporter.stage,
+            reporter.dropped,
         )
         yield notifications, metrics
         await notifications.close(1)
@@ -134,15 +136,17 @@ async def test_a_slow_notifier_delays_nobody(logged: Logged) -> None:
     """Sending returns at once; others get theirs; a full queue drops its oldest, said once."""
     slow, quick = recorder(), recorder("other")
     slow.gate.clear()
-    async with running(slow, quick) as (notifications, _):
+    async with running(slow, quick) as (notifications, metrics):
         for number in range(1100):
-            notifications.send(Report(message="action", output=str(number)), ["recorder"])
+            report = Report(message="action", rule="R", output=str(number))
+            notifications.send(report, ["recorder"])
         notifications.send(REPORT, ["other"])
         async with asyncio.timeout(5):
             while not quick.sent:
                 await asyncio.sleep(0.01)
         slow.gate.set()
-    assert len(slow.sent) <= 1001
+    assert len(slow.sent) + count(metrics, "dropped") == 1100
+    assert 1000 <= len(slow.sent) <= 1001
     assert slow.sent[-1].output == "1099"
     assert len(logged(message="notification", level="warning")) <= 1
     assert len([line for line in logged() if "queue is full" in line.get("error", "")]) == 1

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from falco_talon.bus import Consumer, EmbeddedServer, Stream, connect
+from falco_talon.bus import Bus
 from falco_talon.catalog import Catalog
 from falco_talon.clients import Clients, open_clients
 from falco_talon.config import Config
@@ -24,9 +24,7 @@ from falco_talon.telemetry.tracing import NoTracing, Tracing
 
 log = structlog.get_logger()
 
-_EVENTS_IN_HAND = 1000
 _FLUSH_SECONDS = 5.0
-_MESSAGE_OVERHEAD_BYTES = 64 * 1024
 
 
 async def run(
@@ -52,11 +50,11 @@ async def run(
         opening = tasks.create_task(open_used(clients, rules, notifiers.values()))
         log.info("init", result=f"{len(rules)} rule(s) has/have been successfully loaded")
 
-        nats_server = await enter(make_nats_server(config, tasks))
-        connection = await enter(connect(nats_server.address))
+        bus = await enter(Bus(config, tasks))
         await opening
+        delivery = Reporter(tracing, metrics)
         notifications = Notifications(
-            tasks, notifiers, config.default_notifiers, Reporter(tracing, metrics).stage
+            tasks, notifiers, config.default_notifiers, delivery.stage, delivery.dropped
         )
         stack.push_async_callback(notifications.close, _FLUSH_SECONDS)
         reporter = Reporter(tracing, metrics, notifications.send)
@@ -66,16 +64,8 @@ async def run(
             concurrency=config.engine.concurrency,
             action_timeout_seconds=config.engine.action_timeout_seconds,
         )
-        stream = Stream(
-            connection,
-            config.deduplication.key,
-            window_seconds=config.deduplication.time_window_seconds,
-            max_bytes=config.nats.max_bytes,
-        )
-        await stream.open()
-        consumer = Consumer(connection, tasks, engine.handle, max_in_flight=_EVENTS_IN_HAND)
-        await consumer.start()
-        stack.push_async_callback(consumer.stop, config.shutdown_grace_seconds)
+        await bus.consume(engine.handle)
+        stack.push_async_callback(bus.stop, config.shutdown_grace_seconds)
         stack.callback(engine.stop)
 
         async def swap(rules: BoundRules) -> None:
@@ -92,14 +82,14 @@ async def run(
 
         def readiness() -> Readiness:
             faults = {
-                "bus": "" if stream.connected else "not connected to nats-server",
-                "consumer": "" if consumer.running else "not running",
+                "bus": bus.fault,
+                "consumer": "" if bus.consuming else "not running",
                 "shutdown": "stopping" if stop.is_set() else "",
             }
             return Readiness(faults, notes={"rules": reloader.fault})
 
         server = Server(
-            stream,
+            bus.stream,
             lambda event: engine.rules.can_match(event),
             reporter,
             metrics,
@@ -127,17 +117,6 @@ def make_tracing(config: Config, metrics: Metrics, stack: AsyncExitStack) -> Tra
     tracing = OtlpTracing.to_collector(config.otel) if config.otel.traces_enabled else NoTracing()
     stack.callback(tracing.close)
     return tracing
-
-
-def make_nats_server(config: Config, tasks: asyncio.TaskGroup) -> EmbeddedServer:
-    """Return the nats-server of the configuration, not started."""
-    return EmbeddedServer(
-        tasks,
-        config.nats.store_folder(),
-        binary=str(config.nats.server) if config.nats.server else None,
-        max_payload_bytes=config.max_body_bytes + _MESSAGE_OVERHEAD_BYTES,
-        always_sync=config.nats.sync == "always",
-    )
 
 
 async def open_used(clients: Clients, rules: BoundRules, notifiers: Iterable[Notifier]) -> None:

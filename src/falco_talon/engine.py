@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from falco_talon.bus import Progress
 from falco_talon.errors import PluginError
 from falco_talon.event import Event
 from falco_talon.plugin import Artifact, Output
@@ -43,8 +44,11 @@ class Engine:
         """Begin with no more events: those that wait for their turn are handed back."""
         self._stopping = True
 
-    async def handle(self, event: Event, headers: Mapping[str, str]) -> bool:
+    async def handle(self, event: Event, headers: Mapping[str, str], progress: Progress) -> bool:
         """Run the actions of every rule that matches, when it is the turn of the event's target.
+
+        Those that are done according to *progress* are passed over. The next event of the target
+        begins when it is certain that this one never comes again.
 
         :returns: false if the event was not begun, because the engine stops.
         """
@@ -52,46 +56,72 @@ class Engine:
         matching = rules.matching(event)
         if not matching:
             return True
-        async with self._turn(event.target):
+        async with self._turn(event.target, progress):
             if self._stopping:
                 return False
+            if not await progress.begin():
+                return True
             for rule in matching:
-                await self._run_rule(rule, event, headers)
+                await self._run_rule(rule, event, headers, progress)
                 if not rule.continue_:
                     break
+            await progress.end()
         return True
 
     @asynccontextmanager
-    async def _turn(self, target: Target) -> AsyncIterator[None]:
-        """Wait until no earlier event of the target is under way, then for a free slot.
+    async def _turn(self, target: Target, progress: Progress) -> AsyncIterator[None]:
+        """Wait until no earlier event of the target is under way, here or in another daemon.
+
+        Then wait for a free slot.
 
         In this order, so that events that wait for a busy target take no slot from others.
         """
         turn = self._turns.get(target)
         if turn is None:  # no one holds or awaits it, or it would still be there
             turn = self._turns[target] = asyncio.Lock()
-        async with turn, self._slots:
+        async with turn, progress.alone_with(target), self._slots:
             yield
 
-    async def _run_rule(self, rule: BoundRule, event: Event, headers: Mapping[str, str]) -> None:
+    async def _run_rule(
+        self, rule: BoundRule, event: Event, headers: Mapping[str, str], progress: Progress
+    ) -> None:
         """Run the rule's actions in order, until one fails or says not to continue."""
         with self._reporter.tracing.span("match", parent=headers) as span:
             span.set({"rule.name": rule.name, "rule.description": rule.description})
             span.set({"event.rule": event.rule, "event.source": event.source})
             span.set({"event.output": event.output, "event.trace_id": event.trace_id})
             self._reporter.matched(event, rule.name)
-            for action in rule.actions:
-                try:
-                    await self._run_action(rule, action, event)
-                except PluginError:  # its stage has reported it
-                    if not action.ignore_errors:
-                        span.fail("an action failed")
-                        return
+            for index, action in enumerate(rule.actions):
+                status = progress.status(rule.name, index)
+                if status is None:
+                    status = await self._attempt(rule, action, event, progress)
+                    progress.finished(rule.name, index, status)
+                if status == "failure" and not action.ignore_errors:
+                    span.fail("an action failed")
+                    return
                 if not action.continue_:
                     break
             span.succeed("match detected")
 
-    async def _run_action(self, rule: BoundRule, action: BoundAction, event: Event) -> None:
+    async def _attempt(
+        self, rule: BoundRule, action: BoundAction, event: Event, progress: Progress
+    ) -> str:
+        """Run one action and return its status.
+
+        What came before it is safe first, so that an interruption repeats this action at most. A
+        dry run has no effect that could not be repeated: it is spared that.
+        """
+        if not rule.dry_run:
+            await progress.save()
+        try:
+            await self._run_action(rule, action, event, progress.attempt)
+        except PluginError:  # its stage has reported it
+            return "failure"
+        return "success"
+
+    async def _run_action(
+        self, rule: BoundRule, action: BoundAction, event: Event, attempt: int
+    ) -> None:
         """Run one action, then store what it brought back.
 
         :raises PluginError: if either failed.
@@ -105,6 +135,7 @@ class Engine:
             actionner=action.actionner.name,
             action=action.name,
             trace_id=event.trace_id,
+            attempt=attempt if attempt > 1 else 0,
         )
         if rule.dry_run:
             self._reporter.dry_run(report)
@@ -112,7 +143,7 @@ class Engine:
         artifact: Artifact | None = None
         async with (
             self._reporter.stage(report, rule.notifiers, falco_rule=event.rule) as stage,
-            time_limit(self._timeout_seconds),
+            time_limit(self._timeout_seconds + action.actionner.duration_seconds),
         ):
             event = event.with_context(await self._context(rule, action, event))
             await retrying(action.actionner.check, event)

@@ -66,10 +66,12 @@ class Notifications:
         notifiers: Mapping[str, Notifier],
         default: Sequence[str],
         stage: StageFunction,
+        dropped: Callable[[Report, str], None] = lambda report, notifier: None,
     ) -> None:
         self._tasks = tasks
         self._default = tuple(name.lower() for name in default)
         self._stage = stage
+        self._dropped = dropped
         self._lanes: dict[str, _Lane] = {}
         self.update(notifiers)
 
@@ -88,14 +90,21 @@ class Notifications:
             lane = self._lanes.get(name)
             if lane is None:
                 continue
-            if len(lane.waiting) == _QUEUE_SIZE and not lane.dropping:
-                log.warning(
-                    "notification", notifier=name, error="the queue is full, dropping the oldest"
-                )
-            lane.dropping = len(lane.waiting) == _QUEUE_SIZE
+            self._make_room(name, lane)
             lane.waiting.append((report, copy_context()))
             lane.idle.clear()
             lane.wake.set()
+
+    def _make_room(self, name: str, lane: "_Lane") -> None:
+        """Drop the oldest report if the queue is full; say so when that begins."""
+        full = len(lane.waiting) == _QUEUE_SIZE
+        if full:
+            self._dropped(lane.waiting.popleft()[0], name)
+            if not lane.dropping:
+                log.warning(
+                    "notification", notifier=name, error="the queue is full, dropping the oldest"
+                )
+        lane.dropping = full
 
     async def close(self, grace_seconds: float) -> None:
         """Deliver what is queued, for *grace_seconds* at most, then stop the workers."""
@@ -136,7 +145,7 @@ class _Lane:
 
     def __init__(self, notifier: Notifier) -> None:
         self.notifier = notifier
-        self.waiting: deque[tuple[Report, Context]] = deque(maxlen=_QUEUE_SIZE)
+        self.waiting: deque[tuple[Report, Context]] = deque()
         self.wake = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()

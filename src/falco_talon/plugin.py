@@ -109,6 +109,11 @@ class Actionner(Plugin, abstract=True):
     artifact: ClassVar[Literal["never", "maybe", "always"]] = "never"
     """``always``: an output is required; ``maybe``: allowed; ``never``: none."""
 
+    @property
+    def duration_seconds(self) -> float:
+        """How long the work lasts by its own parameters; its time limit comes on top of that."""
+        return 0.0
+
     async def check(self, event: Event) -> None:
         """See that the event fits.
 

@@ -12,7 +12,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One step of the handling of an event. Notifiers get it; ``to_json`` leaves out the empty.
 
     ``time`` is an RFC 3339 text in UTC; ``objects`` names what was worked on, keys in lower case
-    (``pod``, ``namespace``, ``node``, …); ``event`` is the text of the event's output.
+    (``pod``, ``namespace``, ``node``, …); ``event`` is the text of the event's output; ``attempt``
+    is there, 2 or more, if earlier runs of the event were interrupted.
     """
 
     time: str = ""
@@ -34,6 +35,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     error: str = ""
     status: Status | Literal[""] = ""
     stage: str = ""
+    attempt: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that are not empty, in order."""

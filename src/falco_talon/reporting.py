@@ -54,6 +54,13 @@ class Reporter:
         """An action was not run, as its rule asks."""
         log.info("action", **_fields(report), output="no action, dry-run is enabled")
 
+    def dropped(self, report: Report, notifier: str) -> None:
+        """A notification was dropped, unsent, because its queue was full."""
+        r = report
+        self._metrics.notifications.count(
+            r.rule, notifier, r.actionner, r.action, "dropped", r.output_target
+        )
+
     @asynccontextmanager
     async def stage(
         self, report: Report, notifiers: Sequence[str] = (), *, falco_rule: str = ""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import pytest
 from nats.aio.client import Client
 
-from falco_talon.bus import Consumer, EmbeddedServer, Stream
+from falco_talon.bus import EmbeddedServer, Progress, Stream
 from falco_talon.event import Event
+from tests.bus.fixtures import consuming
 
 
 class Handler:
@@ -21,8 +22,15 @@ class Handler:
         self.gate: dict[str, asyncio.Event] = {}
         self.answer = True
         self.fault: Exception | None = None
+        self.beginning = False
+        self.attempts: list[int] = []
 
-    async def __call__(self, event: Event, headers: Mapping[str, str]) -> bool:
+    async def __call__(self, event: Event, headers: Mapping[str, str], progress: Progress) -> bool:
+        if self.beginning:
+            if not await progress.begin():
+                return True
+            await progress.save()
+        self.attempts.append(progress.attempt)
         self.seen.append(event.output)
         self.headers.append(headers)
         if gate := self.gate.get(event.output):
@@ -60,14 +68,11 @@ async def test_every_event_once_in_order(
     """Events come in the order of the stream, those stored before the start first."""
     for number in range(5):
         await stream.publish(Event(output=str(number)), {"traceparent": "x"})
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=100)
-        await consumer.start()
+    async with consuming(connection, handler, max_in_flight=100) as consumer:
         for number in range(5, 500):
             await stream.publish(Event(output=str(number)), {})
         await until(lambda: len(handler.seen) == 500)
         await until_left(connection, 0)
-        await consumer.stop(1)
 
     assert handler.seen == [str(number) for number in range(500)]
     assert handler.headers[0]["traceparent"] == "x"
@@ -80,16 +85,13 @@ async def test_it_is_acknowledged_after_the_work(
     """An event stays in the stream while it is worked on, longer than the server would wait."""
     handler.gate["slow"] = asyncio.Event()
     await stream.publish(Event(output="slow"), {})
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=10)
-        await consumer.start()
+    async with consuming(connection, handler):
         await until(lambda: handler.seen == ["slow"])
         await asyncio.sleep(7)  # the server's ack_wait is 5 s
         assert handler.seen == ["slow"]
         assert await left(connection) == 1
         handler.gate["slow"].set()
         await until_left(connection, 0)
-        await consumer.stop(1)
 
 
 async def test_no_more_than_may_be_in_flight(
@@ -99,16 +101,13 @@ async def test_no_more_than_may_be_in_flight(
     for number in range(10):
         handler.gate[str(number)] = asyncio.Event()
         await stream.publish(Event(output=str(number)), {})
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=3)
-        await consumer.start()
+    async with consuming(connection, handler, max_in_flight=3):
         await until(lambda: len(handler.seen) == 3)
         await asyncio.sleep(0.3)
         assert len(handler.seen) == 3
         for gate in handler.gate.values():
             gate.set()
         await until_left(connection, 0)
-        await consumer.stop(1)
     assert sorted(handler.seen) == sorted(map(str, range(10)))
 
 
@@ -118,19 +117,14 @@ async def test_what_is_cut_short_stays(
     """A stop waits its grace, then leaves the unfinished event for the next start."""
     handler.gate["slow"] = asyncio.Event()
     await stream.publish(Event(output="slow"), {})
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=10)
-        await consumer.start()
+    async with consuming(connection, handler) as consumer:
         await until(lambda: handler.seen == ["slow"])
         await consumer.stop(0.2)
     assert await left(connection) == 1
 
     handler.gate.clear()
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=10)
-        await consumer.start()
+    async with consuming(connection, handler):
         await until_left(connection, 0)
-        await consumer.stop(1)
     assert handler.seen == ["slow", "slow"]
 
 
@@ -140,54 +134,31 @@ async def test_what_was_not_begun_is_handed_back(
     """A handler that declines leaves the event to be handed over again at once."""
     handler.answer = False
     await stream.publish(Event(output="a"), {})
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=10)
-        await consumer.start()
+    async with consuming(connection, handler):
         await until(lambda: len(handler.seen) >= 2)
         handler.answer = True
         await until_left(connection, 0)
-        await consumer.stop(1)
 
 
-async def test_da_27_a_fault_of_ours_is_tried_again_then_given_up(
-    connection: Client, stream: Stream, handler: Handler, monkeypatch: pytest.MonkeyPatch
+async def test_da_27_a_fault_of_ours_stops_nobody_else(
+    connection: Client, stream: Stream, handler: Handler
 ) -> None:
-    """An exception that nobody foresaw neither stops the others nor comes back for ever."""
-    monkeypatch.setattr("falco_talon.bus.consumer._MAX_ATTEMPTS", 2)
+    """An exception that nobody foresaw leads to another try, and to no end of the others."""
     handler.fault = RuntimeError("boom")
-    await stream.publish(Event(output="poison"), {})
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=10)
-        await consumer.start()
-        await until_left(connection, 0)
+    await stream.publish(Event(output="bad"), {})
+    async with consuming(connection, handler):
+        await until(lambda: handler.seen == ["bad"])
         handler.fault = None
         await stream.publish(Event(output="fine"), {})
         await until_left(connection, 0)
-        await consumer.stop(1)
-    assert handler.seen == ["poison", "poison", "fine"]
-
-
-async def test_what_is_no_event_is_dropped(
-    connection: Client, stream: Stream, handler: Handler
-) -> None:
-    """A message that somebody else put there harms nobody."""
-    await connection.jetstream().publish("EVENTS.x", b"\xff not an event")
-    await stream.publish(Event(output="fine"), {})
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=10)
-        await consumer.start()
-        await until_left(connection, 0)
-        await consumer.stop(1)
-    assert handler.seen == ["fine"]
+    assert handler.seen == ["bad", "fine", "bad"]
 
 
 async def test_it_goes_on_after_the_server_was_killed(
     nats_server: EmbeddedServer, connection: Client, stream: Stream, handler: Handler
 ) -> None:
     """A new server process serves the same stream; nothing stored is lost."""
-    async with asyncio.TaskGroup() as tasks:
-        consumer = Consumer(connection, tasks, handler, max_in_flight=10)
-        await consumer.start()
+    async with consuming(connection, handler):
         await stream.publish(Event(output="before"), {})
         await until_left(connection, 0)
         first = nats_server.pid
@@ -197,4 +168,3 @@ async def test_it_goes_on_after_the_server_was_killed(
         await stream.publish(Event(output="after"), {})
         await until(lambda: "after" in handler.seen, 15)
         await until_left(connection, 0)
-        await consumer.stop(1)

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from falco_talon.bus import EmbeddedServer, Stream, connect
-from falco_talon.bus.server import Address
+from falco_talon.bus.connection import Address
 from falco_talon.errors import BusError
 from falco_talon.event import Event
 from tests.bus.fixtures import running_server

@@ -10,8 +10,8 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
-from falco_talon.bus import EmbeddedServer, Stream, connect
-from falco_talon.bus.server import Address
+from falco_talon.bus import Duplicates, EmbeddedServer, Stream, connect
+from falco_talon.bus.connection import Address
 from falco_talon.errors import BusError, BusUnavailableError
 from falco_talon.event import Event
 from tests.bus.fixtures import running_server
@@ -21,7 +21,8 @@ def make(
     client: Client, *, window: int = 60, max_bytes: int = 2**26, key: str = "output"
 ) -> Stream:
     by: Literal["output", "event"] = "event" if key == "event" else "output"
-    return Stream(client, by, window_seconds=window, max_bytes=max_bytes)
+    duplicates = Duplicates(client, window_seconds=window)
+    return Stream(client, by, duplicates, window_seconds=window, max_bytes=max_bytes)
 
 
 async def test_its_shape(connection: Client, stream: Stream) -> None:

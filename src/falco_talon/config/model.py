@@ -111,11 +111,34 @@ class Engine(_Section):
     action_timeout_seconds: float = Field(
         60, gt=0, le=86400, description="seconds that one action may take"
     )
+    max_attempts: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="interrupted runs (crash, lost bus, shutdown) after which an event becomes a "
+        "dead letter",
+    )
 
 
 class Nats(_Section):
-    """The NATS server that the daemon runs."""
+    """The NATS server that keeps the events: one that the daemon runs, or an external one."""
 
+    url: _Names = Field(
+        (),
+        description="servers of an external NATS with JetStream (`nats://host:4222`, `tls://…`), "
+        "which several replicas share; empty: the daemon runs its own",
+    )
+    user: str = Field("", description="user at the external NATS")
+    password: SecretStr = Field(SecretStr(""), description="its password")
+    token: SecretStr = Field(SecretStr(""), description="token, in place of user and password")
+    ca_file: Path | None = Field(
+        None, description="certificates to trust, in place of the system's"
+    )
+    cert_file: Path | None = Field(None, description="our certificate")
+    key_file: Path | None = Field(None, description="its key, if it is not in the same file")
+    replicas: int = Field(
+        1, ge=1, le=5, description="servers of the external NATS that keep each event (1, 3 or 5)"
+    )
     server: Path | None = Field(
         None,
         description="path of `nats-server`; unset: the one on PATH, else the installed package's",
@@ -127,6 +150,12 @@ class Nats(_Section):
     )
     max_bytes: ByteSize = Field(
         ByteSize(1024**3), ge=1, description="bytes of events that may wait; more is refused (503)"
+    )
+    retention_seconds: int = Field(
+        24 * 3600,
+        ge=1,
+        description="an event whose turn comes later than so many seconds after it was accepted "
+        "becomes a dead letter",
     )
     sync: Annotated[Literal["always", "interval"], BeforeValidator(_lower)] = Field(
         "interval",
