@@ -160,6 +160,14 @@ def test_order() -> None:
         "kubernetes:terminate",
         "kubernetes:label",
         "kubernetes:annotation",
+        "kubernetes:networkpolicy",
+        "kubernetes:exec",
+        "kubernetes:script",
+        "kubernetes:log",
+        "kubernetes:delete",
+        "kubernetes:cordon",
+        "kubernetes:drain",
+        "kubernetes:download",
         "http:request",
     ]
     assert list(CATALOG.outputs) == ["local:file"]

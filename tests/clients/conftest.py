@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from falco_talon.clients.kubeconfig import load_access
+from falco_talon.clients.access import open_access
 from falco_talon.clients.kubernetes import Kubernetes
 from tests.cluster.cluster import Cluster
 from tests.endpoint import endpoint, unused_url
@@ -20,7 +20,7 @@ READ_VERSION = [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"
 
 async def who(kubeconfig: Path) -> str:
     """Return who the API server takes us for."""
-    client = Kubernetes(await load_access(kubeconfig))
+    client = Kubernetes(await open_access(kubeconfig))
     try:
         review = await client.post(
             "/apis/authentication.k8s.io/v1/selfsubjectreviews",

@@ -3,14 +3,15 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes_asyncio.client import Configuration
 
 from falco_talon.clients import Clients
-from falco_talon.clients.credentials import FixedCredentials
-from falco_talon.clients.kubeconfig import Access
+from falco_talon.clients.access import Access
 from falco_talon.clients.kubernetes import Conflict, Kubernetes, NotFound, path
 from falco_talon.errors import PluginError, TalonError, TransientError
 from tests.cluster.cluster import Cluster
@@ -28,8 +29,7 @@ async def kubernetes(cluster: Cluster) -> AsyncIterator[Kubernetes]:
 @pytest.fixture
 async def failing(endpoint: Endpoint) -> AsyncIterator[Kubernetes]:
     """A client of an API server that answers what the test says."""
-    access = Access(endpoint.url, FixedCredentials("Bearer abc"))
-    client = Kubernetes(access, concurrency=4, seconds=0.3)
+    client = Kubernetes(Access(Configuration(host=endpoint.url)), seconds=0.3)
     yield client
     await client.close()
 
@@ -163,7 +163,7 @@ async def test_faults(
 
 async def test_nothing_listens(unused_url: str) -> None:
     """An API server that is away may come back."""
-    client = Kubernetes(Access(unused_url, FixedCredentials(None)))
+    client = Kubernetes(Access(Configuration(host=unused_url)))
     with pytest.raises(TransientError, match="the Kubernetes API cannot be reached"):
         await client.get("/version")
     await client.close()
@@ -171,7 +171,7 @@ async def test_nothing_listens(unused_url: str) -> None:
 
 async def test_distrusted_certificate(cluster: Cluster) -> None:
     """An API server that is not the one we know is a final error, and gets no token."""
-    client = Kubernetes(Access(cluster.server, FixedCredentials("Bearer abc")))
+    client = Kubernetes(Access(Configuration(host=cluster.server)))
     with pytest.raises(PluginError, match="is not trusted") as raised:
         await client.get("/version")
     assert type(raised.value) is PluginError
@@ -179,20 +179,18 @@ async def test_distrusted_certificate(cluster: Cluster) -> None:
 
 
 class _Rotating:
-    """Credentials whose first token has just been replaced."""
+    """Credentials that have just been replaced."""
 
-    def __init__(self) -> None:
-        self.token = "old"
-
-    async def header(self, *, renew: bool = False) -> str:
-        if renew:
-            self.token = "new"
-        return f"Bearer {self.token}"
+    async def __call__(self, configuration: Configuration, *, refused: bool) -> bool:
+        if refused:
+            configuration.api_key["BearerToken"] = "Bearer new"
+        return False
 
 
 async def test_refused_token(endpoint: Endpoint) -> None:
     """A refused token is renewed once, and the request repeated with the new one."""
-    client = Kubernetes(Access(endpoint.url, _Rotating()))
+    configuration = Configuration(host=endpoint.url, api_key={"BearerToken": "Bearer old"})
+    client = Kubernetes(Access(configuration, _Rotating()))
     endpoint.answers = [Answer(401), Answer(200, b"{}"), Answer(401)]
     assert await client.get("/version") == {}
     with pytest.raises(PluginError, match="401 Unauthorized"):
@@ -203,14 +201,48 @@ async def test_refused_token(endpoint: Endpoint) -> None:
 
 
 class _Broken:
-    async def header(self, *, renew: bool = False) -> str:
+    """Credentials that cannot be had."""
+
+    async def __call__(self, configuration: Configuration, *, refused: bool) -> bool:
         raise TalonError("the exec plugin ended with 1")
 
 
 async def test_no_credentials(endpoint: Endpoint) -> None:
     """Without credentials nothing is sent."""
-    client = Kubernetes(Access(endpoint.url, _Broken()))
+    client = Kubernetes(Access(Configuration(host=endpoint.url), _Broken()))
     with pytest.raises(PluginError, match="no credentials .* the exec plugin ended with 1"):
         await client.get("/version")
     await client.close()
     assert endpoint.received == []
+
+
+async def test_read_is_bounded(kubernetes: Kubernetes) -> None:
+    """An answer that is no JSON is read as far as asked for, and it shows that it goes on."""
+    assert await kubernetes.read("/readyz", 100) == (b"ok", False)
+    assert await kubernetes.read("/readyz", 1) == (b"o", True)
+    with pytest.raises(NotFound):
+        await kubernetes.read("/absent", 1)
+
+
+async def test_watch(kubernetes: Kubernetes, namespace: str) -> None:
+    """A watch tells the changes since the list, as they come."""
+    collection = path("configmaps", namespace=namespace)
+    version = (await kubernetes.get(collection))["metadata"]["resourceVersion"]
+    async with (
+        asyncio.timeout(10),
+        aclosing(kubernetes.watch(collection, resourceVersion=version)) as changes,
+    ):
+        await kubernetes.post(collection, {"metadata": {"name": "settings"}})
+        change = await anext(changes)
+    assert (change["type"], change["object"]["metadata"]["name"]) == ("ADDED", "settings")
+
+
+async def test_watch_from_the_past(kubernetes: Kubernetes, namespace: str) -> None:
+    """A watch that begins too far back is worth another try, with a new list (410)."""
+    collection = path("configmaps", namespace=namespace)
+    async with (
+        asyncio.timeout(10),
+        aclosing(kubernetes.watch(collection, resourceVersion="1")) as changes,
+    ):
+        with pytest.raises(TransientError, match="too old resource version"):
+            await anext(changes)

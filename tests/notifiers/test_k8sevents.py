@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes_asyncio.client import Configuration
 
 from falco_talon.clients import Clients
-from falco_talon.clients.credentials import FixedCredentials
-from falco_talon.clients.kubeconfig import Access
+from falco_talon.clients.access import Access
 from falco_talon.clients.kubernetes import Kubernetes
 from falco_talon.errors import PluginError, TransientError
 from falco_talon.notifiers.k8sevents import K8sEvents
@@ -225,7 +225,7 @@ async def test_faults_are_transient(endpoint: Endpoint) -> None:
     """An API server in trouble is worth another try."""
     endpoint.answers = [Answer(503, b"{}")]
     clients = Clients()
-    clients._kubernetes = Kubernetes(Access(endpoint.url, FixedCredentials(None)))
+    clients._kubernetes = Kubernetes(Access(Configuration(host=endpoint.url)))
     with pytest.raises(TransientError):
         await K8sEvents(K8sEvents.Parameters(), clients).run(report("ns"))
     await clients.close()

@@ -1,9 +1,10 @@
 """What the plugins talk through: one place that opens, shares and closes every client."""
 
 import asyncio
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from falco_talon.errors import PluginError, TalonError
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
     from falco_talon.clients.kubernetes import Kubernetes
     from falco_talon.config import Config
+
+_CONNECTIONS_PER_ACTION: Final = 4
+"""Beside a stream that lasts (exec, watch) an action makes short requests: none may wait for it."""
 
 
 class Clients:
@@ -22,7 +26,7 @@ class Clients:
     closes; both belong to the same running loop.
 
     ``kubeconfig`` is the path of a kubeconfig file; without it the service account of the pod is
-    used. ``concurrency`` bounds the requests under way at once, per client.
+    used. ``concurrency`` says how many actions run at once, and so bounds the connections.
     """
 
     def __init__(self, *, kubeconfig: str | Path | None = None, concurrency: int = 32) -> None:
@@ -119,7 +123,10 @@ async def _open_http(concurrency: int) -> "ClientSession":
 
 
 async def _open_kubernetes(kubeconfig: Path | None, concurrency: int) -> "Kubernetes":
-    from falco_talon.clients.kubeconfig import load_access
+    # The SDK brings hundreds of models along: half a second, which the loop need not wait for.
+    await asyncio.to_thread(importlib.import_module, "falco_talon.clients.access")
+    from falco_talon.clients.access import open_access
     from falco_talon.clients.kubernetes import Kubernetes
 
-    return Kubernetes(await load_access(kubeconfig), concurrency=concurrency)
+    access = await open_access(kubeconfig, connections=_CONNECTIONS_PER_ACTION * concurrency)
+    return Kubernetes(access)

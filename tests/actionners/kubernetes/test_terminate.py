@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kubernetes_asyncio.client import Configuration
 from pydantic import ValidationError
 
 from falco_talon.actionners.kubernetes.terminate import Terminate
 from falco_talon.clients import Clients
-from falco_talon.clients.credentials import FixedCredentials
-from falco_talon.clients.kubeconfig import Access
+from falco_talon.clients.access import Access
 from falco_talon.clients.kubernetes import Kubernetes, Object
 from falco_talon.errors import CheckError, Ignored, PluginError, TransientError
 from falco_talon.event import Event
@@ -206,7 +206,7 @@ async def test_faults_are_transient(endpoint: Endpoint, answer: Answer) -> None:
     """AC-14: an API server in trouble is worth another try; it does not mean that no pod is."""
     endpoint.answers = [answer]
     clients = Clients()
-    clients._kubernetes = Kubernetes(Access(endpoint.url, FixedCredentials(None)), seconds=0.3)
+    clients._kubernetes = Kubernetes(Access(Configuration(host=endpoint.url)), seconds=0.3)
     with pytest.raises(TransientError):
         await run(clients, about("ns", "web"))
     await clients.close()

@@ -13,12 +13,25 @@ def enough_replicas(minimum: str, replica_set: dict[str, Any]) -> bool:
     """Whether *replica_set* has the *minimum* of ready replicas: ``"2"``, or ``"33%"`` of those
     that it should have.
     """
-    ready = replica_set.get("status", {}).get("readyReplicas", 0)
+    ready, needed = _replicas(minimum, replica_set)
+    return ready >= needed
+
+
+def spare_replicas(minimum: str, replica_set: dict[str, Any]) -> int:
+    """How many pods *replica_set* can lose, one after the other, each while it has the *minimum*.
+
+    As with :func:`enough_replicas`, the last one that goes may take it below.
+    """
+    ready, needed = _replicas(minimum, replica_set)
+    return max(0, ready - needed + 1)
+
+
+def _replicas(minimum: str, replica_set: dict[str, Any]) -> tuple[int, int]:
+    """Return how many are ready, and how many must be."""
+    ready = int(replica_set.get("status", {}).get("readyReplicas", 0))
     number, percent = _parse(minimum)
-    if not percent:
-        return bool(ready >= number)
-    desired = replica_set["spec"].get("replicas", 1)
-    return bool(ready * 100 >= number * desired)
+    desired = int(replica_set["spec"].get("replicas", 1))
+    return ready, -(-number * desired // 100) if percent else number
 
 
 def _parse(minimum: str) -> tuple[int, bool]:

@@ -8,7 +8,6 @@ from pydantic_core import PydanticCustomError
 
 from falco_talon.actionners.kubernetes._pod import Pod, PodActionner
 from falco_talon.clients.kubernetes import NotFound, Object, path
-from falco_talon.errors import PluginError
 from falco_talon.event import Event
 from falco_talon.plugin import PolicyRule
 
@@ -45,9 +44,7 @@ class MetadataActionner(PodActionner, abstract=True):
             except NotFound:
                 raise pod.missing() from None
             return str(pod), pod.objects
-        node = (await self.get(pod))["spec"].get("nodeName")
-        if not node:
-            raise PluginError(f"{pod} is not on a node yet")
+        node = await self.node(pod)
         await self.clients.kubernetes.patch(path("nodes", node), patch)
         return f"the node '{node}'", {"node": node}
 

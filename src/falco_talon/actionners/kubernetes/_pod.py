@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from falco_talon.clients.kubernetes import NotFound, Object, path
-from falco_talon.errors import CheckError
+from falco_talon.errors import CheckError, PluginError
 from falco_talon.event import Event
 from falco_talon.plugin import Actionner
+
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of a static pod: the kubelet's own, which the API only mirrors."""
 
 _SHOWN = 253
 
@@ -33,7 +36,7 @@ class Pod:
         return pod
 
     def __str__(self) -> str:
-        return f"the pod '{_shown(self.name)}' in the namespace '{_shown(self.namespace)}'"
+        return f"the pod '{shown(self.name)}' in the namespace '{shown(self.namespace)}'"
 
     @property
     def path(self) -> str:
@@ -83,6 +86,16 @@ class PodActionner(Actionner, abstract=True):
         except NotFound:
             raise pod.missing() from None
 
+    async def node(self, pod: Pod) -> str:
+        """Return the name of the node that the pod is on.
+
+        :raises PluginError: if it is on none yet.
+        """
+        name = (await self.get(pod))["spec"].get("nodeName")
+        if not name:
+            raise PluginError(f"{pod} is not on a node yet")
+        return str(name)
+
 
 def owner(pod: Object) -> tuple[str, str]:
     """Return kind and name of what *pod* belongs to; both empty for a standalone pod.
@@ -96,6 +109,6 @@ def owner(pod: Object) -> tuple[str, str]:
     return found["kind"], found["name"]
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """Return *name* fit for a message: no longer than a name can be, no control characters."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name[:_SHOWN])

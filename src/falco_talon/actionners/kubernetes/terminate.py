@@ -3,13 +3,12 @@
 from pydantic import Field
 
 from falco_talon.actionners.kubernetes._health import MinHealthyReplicas, enough_replicas
-from falco_talon.actionners.kubernetes._pod import Pod, PodActionner, owner
+from falco_talon.actionners.kubernetes._pod import MIRROR, Pod, PodActionner, owner
+from falco_talon.actionners.kubernetes._protected import protection
 from falco_talon.clients.kubernetes import Conflict, NotFound, Object, path
 from falco_talon.errors import CheckError, Ignored
 from falco_talon.event import Event
 from falco_talon.plugin import BaseParameters, PolicyRule, Result
-
-_MIRROR = "kubernetes.io/config.mirror"
 
 
 class Terminate(PodActionner):
@@ -69,7 +68,9 @@ class Terminate(PodActionner):
         """
         pod = Pod.of(event)
         found = await self.get(pod)
-        exemption = _recreated(event, found) or await self._exemption(pod, found)
+        own = self.clients.kubernetes.own_namespace
+        exemption = protection(own, namespace=pod.namespace) or _recreated(event, found)
+        exemption = exemption or await self._exemption(pod, found)
         if exemption:
             raise Ignored(f"{pod} {exemption} and will be ignored.", pod.objects)
         options: Object = {
@@ -111,6 +112,6 @@ def _recreated(event: Event, found: Object) -> str:
     metadata = found["metadata"]
     uid = event.field("k8s.pod.uid")
     # The kubelet knows a static pod by another uid than the one of its mirror in the API.
-    if not uid or uid == metadata["uid"] or _MIRROR in (metadata.get("annotations") or {}):
+    if not uid or uid == metadata["uid"] or MIRROR in (metadata.get("annotations") or {}):
         return ""
     return "has been recreated since the event"
