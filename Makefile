@@ -69,7 +69,7 @@ docs: $(VENV)/.dev ## write the pages of the plugins and the schema of the rules
 	$(BIN)/python -m tests.documentation
 	$(BIN)/talon rules schema > rules/rules.schema.json
 
-bench: $(VENV)/.dev ## measure speed and memory (TALON_PEER=/path/to/binary measures another beside it)
+bench: $(VENV)/.dev ## measure speed and memory, and on the cluster of KUBECONFIG reactions (TALON_PEER=/path/to/binary: another one)
 	$(BIN)/python -m bench
 
 clean: ## remove the environment and what tools left behind

@@ -1,11 +1,11 @@
-"""``python -m bench``: accept, match, memory and rules, one line each."""
+"""``python -m bench``: accept, match, memory, books, reactions, drains and rules, one line each."""
 
 import asyncio
 import tempfile
 
 import uvloop
 
-from bench import rules
+from bench import books, downloads, drain, reactions, rules
 from bench.load import Target, body, post, row, running
 
 RULES = """
@@ -62,6 +62,10 @@ def main() -> None:
         kubeconfig.flush()
         with running(RULES, kubeconfig=kubeconfig.name) as target:
             measure(target)
+    books.main()
+    reactions.main()
+    downloads.main()
+    drain.main()
     rules.main()
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +45,18 @@ def _resident_kb(pid: int) -> int:
     return int(match[1]) if match else 0
 
 
-@contextmanager
-def running(rules: str, **config: object) -> Iterator[Target]:
-    """Run the daemon on *rules*; ``TALON_PEER`` names another binary to measure instead."""
-    peer = os.environ.get("TALON_PEER")
-    with tempfile.TemporaryDirectory(prefix="talon-bench-") as folder:
-        port = _PEER_PORT if peer else 0
+class Installation:
+    """Rules, configuration and store in a folder, on which the daemon can run again and again.
+
+    ``TALON_PEER`` names another binary to run instead.
+    """
+
+    def __init__(self, folder: Path, rules: str, config: Mapping[str, object]) -> None:
+        self._folder = folder
+        peer = os.environ.get("TALON_PEER")
         settings = {
             "listen_address": "127.0.0.1",
-            "listen_port": port,
+            "listen_port": _PEER_PORT if peer else 0,
             "log_format": "json",
             "watch_rules": False,
             "deduplication": {"leader_election": False, "time_window_seconds": 5},
@@ -61,20 +64,39 @@ def running(rules: str, **config: object) -> Iterator[Target]:
         }
         if not peer:
             settings["nats"] = {"store_dir": f"{folder}/store"}
-        Path(folder, "config.yaml").write_text(yaml.safe_dump(settings))
-        Path(folder, "rules.yaml").write_text(rules)
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        (folder / "rules.yaml").write_text(rules)
         program = [peer] if peer else [sys.executable, "-m", "falco_talon"]
-        command = [*program, "server", "-c", f"{folder}/config.yaml", "-r", f"{folder}/rules.yaml"]
-        log_file = Path(folder, "log")
+        files = ["-c", f"{folder}/config.yaml", "-r", f"{folder}/rules.yaml"]
+        self._command = [*program, "server", *files]
+
+    @contextmanager
+    def run(self) -> Iterator[Target]:
+        """Run the daemon; it may have been killed when the context ends."""
+        log_file = self._folder / "log"
         begin = time.perf_counter()
         with log_file.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = subprocess.Popen(self._command, stdout=log, stderr=log)
         try:
             port = _wait_until_up(log_file, process)
             yield Target(port, process.pid, time.perf_counter() - begin)
         finally:
             process.terminate()
             process.wait(30)
+
+
+@contextmanager
+def installed(rules: str, **config: object) -> Iterator[Installation]:
+    """Put *rules* and the configuration into a folder that vanishes in the end."""
+    with tempfile.TemporaryDirectory(prefix="talon-bench-") as folder:
+        yield Installation(Path(folder), rules, config)
+
+
+@contextmanager
+def running(rules: str, **config: object) -> Iterator[Target]:
+    """Run the daemon on *rules*."""
+    with installed(rules, **config) as installation, installation.run() as target:
+        yield target
 
 
 def _wait_until_up(log_file: Path, process: subprocess.Popen[bytes]) -> int:

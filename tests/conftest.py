@@ -13,6 +13,7 @@ from falco_talon.telemetry.loggers import configure
 pytest_plugins = [
     "tests.bus.cluster",
     "tests.bus.fixtures",
+    "tests.bus.replicas",
     "tests.cluster.fixtures",
     "tests.daemon",
     "tests.endpoint",

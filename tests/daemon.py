@@ -35,6 +35,7 @@ class Daemon:
             "nats": {"store_dir": str(folder / "store")},
             "deduplication": {"leader_election": False},
         }
+        self.environ: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
 
     def write(self, rules: str, **config: Any) -> None:
@@ -53,7 +54,7 @@ class Daemon:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder)} | self.environ,
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()

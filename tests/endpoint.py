@@ -37,7 +37,7 @@ class Endpoint:
     def __init__(self) -> None:
         self.answers: list[Answer] = [Answer()]
         self.received: list[Received] = []
-        self.connections: set[object] = set()
+        self.connections: set[asyncio.Transport] = set()
         self.port = 0
         self._closing = asyncio.Event()
 
@@ -48,6 +48,7 @@ class Endpoint:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Record the request and answer it."""
+        assert request.transport
         self.connections.add(request.transport)
         body = await request.read()
         self.received.append(Received(request.method, request.path_qs, dict(request.headers), body))
@@ -55,7 +56,6 @@ class Endpoint:
         if answer.fault == "hang":
             await self._closing.wait()
         elif answer.fault:
-            assert request.transport
             if answer.fault == "garbage":
                 request.transport.write(b"\x00\xff not HTTP\r\n\r\n")
             request.transport.abort()

@@ -39,6 +39,20 @@ TWO_STEPS = """
       actionner: http:request
       parameters: {{url: "{url}/second", timeout_seconds: 60}}
 """
+TIMEOUT = """
+- action: First
+  actionner: http:request
+  timeout: 2s
+- rule: Call
+  match: {{rules: [Call]}}
+  actions:
+    - action: First
+      parameters: {{url: "{url}/first", timeout_seconds: 60}}
+      ignore_errors: true
+    - action: Second
+      actionner: http:request
+      parameters: {{url: "{url}/second"}}
+"""
 TARGETS = 10
 
 
@@ -225,24 +239,28 @@ async def test_repeats_across_a_restart(daemon: Daemon, endpoint: Endpoint) -> N
 
 async def test_an_action_that_hangs_for_ever(daemon: Daemon, endpoint: Endpoint) -> None:
     """It fails after its time; meanwhile others are served; its target is served after it."""
-    daemon.write(
-        TWO_STEPS.format(url=endpoint.url).replace("continue: true", "continue: false"),
-        engine={"action_timeout_seconds": 2},
-    )
+    daemon.write(TIMEOUT.format(url=endpoint.url))
     endpoint.answers = [Answer(fault="hang"), Answer()]
     await asyncio.to_thread(daemon.start)
     assert await asyncio.to_thread(daemon.post, event(0)) == 200
     await until(daemon, lambda: endpoint.received, "request")
+    (call,) = endpoint.connections
     begin = time.monotonic()
     assert await asyncio.to_thread(daemon.post, event(1)) == 200
     await asyncio.to_thread(daemon.wait_for_lines, 1, message="action", status="success")
     assert time.monotonic() - begin < 1
+    assert not call.is_closing()
     assert await asyncio.to_thread(daemon.post, event(TARGETS)) == 200
-    await asyncio.to_thread(daemon.wait_for_lines, 2, message="action", status="success")
+    await asyncio.to_thread(daemon.wait_for_lines, 5, message="action", status="success")
+    assert 2 < time.monotonic() - begin < 4
+    assert call.is_closing()  # the call has ended, not only our wait for it
     (line,) = daemon.lines(message="action", status="failure")
     assert line["error"] == "timed out after 2 s"
     assert await asyncio.to_thread(daemon.stop) == 0
-    assert outputs(endpoint) == [0, 1, TARGETS]
+    paths = [(number, request.path) for number, request in zip(
+        outputs(endpoint), endpoint.received, strict=True)]  # fmt: skip
+    assert paths == [(0, "/first"), (1, "/first"), (1, "/second"), (0, "/second"),
+                     (TARGETS, "/first"), (TARGETS, "/second")]  # fmt: skip
 
 
 async def test_a_stale_server_and_lock(daemon: Daemon, endpoint: Endpoint) -> None:

@@ -14,7 +14,7 @@ from falco_talon.clients import Clients
 from falco_talon.engine import Engine
 from falco_talon.errors import CheckError, Ignored, PluginError, TransientError
 from falco_talon.event import Event
-from falco_talon.plugin import Actionner, Artifact, BaseParameters, Context, Output, Result
+from falco_talon.plugin import Actionner, Artifact, BaseParameters, Context, Output, Result, Tell
 from falco_talon.report import Report
 from falco_talon.reporting import Reporter
 from falco_talon.rules.binding import BoundAction, BoundRule, BoundRules
@@ -257,6 +257,41 @@ async def test_ac_12_an_action_that_hangs(journal: list[str]) -> None:
     assert run.reports[0][0].error == "timed out after 0.05 s"
 
 
+async def test_the_timeout_of_the_rule_beats_the_default(journal: list[str]) -> None:
+    """It is the whole time, longer or shorter, whatever the action lasts by itself."""
+    slow = Step(journal, "a", seconds=0.3)
+    lasting = Lasting(journal, "b", seconds=60)
+    patient = action(slow, "A", timeout_seconds=5)
+    hasty = action(lasting, "B", timeout_seconds=0.05)
+    run = Run(rule(patient, hasty), timeout=0.1)
+
+    await run()
+
+    assert run.statuses == [("action", "A", "success"), ("action", "B", "failure")]
+    assert run.reports[1][0].error == "timed out after 0.05 s"
+
+
+async def test_the_timeout_is_that_of_the_output_as_well(journal: list[str]) -> None:
+    """What is brought back must be stored in that time, too."""
+
+    class Stuck(Shelf):
+        """Never done."""
+
+        name = "test:stuck"
+
+        async def run(self, artifact: Artifact) -> Result:
+            await asyncio.sleep(60)
+            return Result("")
+
+    first = action(Step(journal, "a", result=ARTIFACT), output=Stuck(), timeout_seconds=0.05)
+    run = Run(rule(first))
+
+    await run()
+
+    assert run.statuses == [("action", "A", "success"), ("output", "A", "failure")]
+    assert run.reports[1][0].error == "timed out after 0.05 s"
+
+
 ARTIFACT = Artifact("log", b"line 1\nline 2 \xff", {"pod": "p", "namespace": "n"})
 
 
@@ -312,13 +347,17 @@ async def test_the_context_of_an_action(journal: list[str]) -> None:
     """The action knows its rule, itself and what its contexts say; other events do not."""
     step = Step(journal, "a")
     bound = action(step, contexts=(Weather(),), flags={"ignore_errors": "true"})
-    run = Run(rule(bound, flags={"continue": "false"}))
+    run = Run(rule(bound, flags={"continue": "false", "dry_run": "false"}))
 
     await run()
 
     assert step.events[0].context == {
         "falco-talon.rule": "R",
         "falco-talon.rule.continue": "false",
+        "falco-talon.rule.dry_run": "false",
+        "falco-talon.rule.dryrun": "false",
+        "falco-talon.rule.action": "A",
+        "falco-talon.rule.actionner": "test:step",
         "falco-talon.action": "A",
         "falco-talon.actionner": "test:step",
         "falco-talon.action.ignore_errors": "true",
@@ -500,4 +539,25 @@ async def test_an_action_that_lasts_gets_the_time_it_needs(journal: list[str]) -
 
     await run()
 
+    assert run.statuses == [("action", "A", "success")]
+
+
+class Long(Step):
+    """Tells how far it is."""
+
+    name = "test:long"
+
+    async def work(self, event: Event, tell: Tell) -> Result:
+        tell("half of it")
+        return await self.run(event)
+
+
+async def test_what_takes_long_tells_the_log(journal: list[str], logged: Logged) -> None:
+    """How far an action is stands in the log between its begin and its end, nowhere else."""
+    run = Run(rule(action(Long(journal, "a"), "A")))
+
+    assert await run()
+
+    lines = [(line["status"], line.get("output")) for line in logged(message="action")]
+    assert lines == [("in_progress", None), ("in_progress", "half of it"), ("success", "a done")]
     assert run.statuses == [("action", "A", "success")]

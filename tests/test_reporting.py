@@ -157,3 +157,14 @@ def test_da_17_series_are_bounded(told: Told) -> None:
     totals = [sample for sample in samples if sample.name.endswith("_total")]
     assert len(totals) == 2001
     assert sum(sample.value for sample in totals) == 5000
+
+
+async def test_progress(told: Told, logged: Logged) -> None:
+    """How far an action is stands in the log alone: it is no outcome."""
+    async with told.reporter.stage(STEP, ("slack",), falco_rule="Falco rule") as stage:
+        stage.tell("2 of 3 pods evicted")
+        assert told.reports == []
+
+    line, _ = logged(message="action")
+    assert (line["status"], line["output"]) == ("in_progress", "2 of 3 pods evicted")
+    assert (line["level"], line["action"], line["trace_id"]) == ("info", "A", "f" * 32)

@@ -13,6 +13,7 @@ from falco_talon.config import Config
 from falco_talon.engine import Engine
 from falco_talon.notifications import Notifications, bind_notifiers
 from falco_talon.plugin import Notifier
+from falco_talon.replica import electing, find_replica
 from falco_talon.reporting import Reporter
 from falco_talon.rules.binding import BoundRules, bind
 from falco_talon.rules.load import read
@@ -50,7 +51,8 @@ async def run(
         opening = tasks.create_task(open_used(clients, rules, notifiers.values()))
         log.info("init", result=f"{len(rules)} rule(s) has/have been successfully loaded")
 
-        bus = await enter(Bus(config, tasks))
+        replica = await find_replica(config, clients)
+        bus = await enter(Bus(config, tasks, replica.peers if replica else None))
         await opening
         delivery = Reporter(tracing, metrics)
         notifications = Notifications(
@@ -65,8 +67,11 @@ async def run(
             action_timeout_seconds=config.engine.action_timeout_seconds,
         )
         await bus.consume(engine.handle)
+        if replica:
+            await enter(electing(replica, bus, tasks))
         stack.push_async_callback(bus.stop, config.shutdown_grace_seconds)
         stack.callback(engine.stop)
+        stack.push_async_callback(bus.close_to_peers)
 
         async def swap(rules: BoundRules) -> None:
             new = bind_notifiers(config, rules, catalog, clients)

@@ -143,18 +143,22 @@ class Engine:
         artifact: Artifact | None = None
         async with (
             self._reporter.stage(report, rule.notifiers, falco_rule=event.rule) as stage,
-            time_limit(self._timeout_seconds + action.actionner.duration_seconds),
+            time_limit(self._limit_of(action)),
         ):
             event = event.with_context(await self._context(rule, action, event))
             await retrying(action.actionner.check, event)
             stage.begin()
-            result = await retrying(action.actionner.run, event)
+            result = await retrying(action.actionner.work, event, stage.tell)
             artifact = result.artifact
             if artifact is not None and action.output is None:
                 result = replace(result, text=_as_text(artifact))
             stage.result = result
         if action.output is not None:
             await self._store(rule, action, action.output, report, artifact, event.rule)
+
+    def _limit_of(self, action: BoundAction) -> float:
+        """Return what the rules say, else the default on top of what the action itself lasts."""
+        return action.timeout_seconds or (self._timeout_seconds + action.actionner.duration_seconds)
 
     async def _store(
         self,
@@ -181,7 +185,7 @@ class Engine:
         )
         async with (
             self._reporter.stage(report, rule.notifiers, falco_rule=falco_rule) as stage,
-            time_limit(self._timeout_seconds),
+            time_limit(action.timeout_seconds or self._timeout_seconds),
         ):
             if artifact is None:
                 raise PluginError("empty output")
@@ -206,9 +210,18 @@ class Engine:
 
 
 def talon_context(rule: BoundRule, action: BoundAction) -> dict[str, Any]:
-    """Return the ``falco-talon.*`` elements: what runs and why. Secret parameters stay hidden."""
+    """Return the ``falco-talon.*`` elements: what runs and why. Secret parameters stay hidden.
+
+    The reference's program and its published pages name some of them differently: both are there.
+    """
     parameters = action.actionner.parameters.model_dump_json(exclude_unset=True)
+    published = (
+        {"falco-talon.rule.dryrun": rule.flags["dry_run"]} if "dry_run" in rule.flags else {}
+    )
     return {
+        **published,
+        "falco-talon.rule.action": action.name,
+        "falco-talon.rule.actionner": action.actionner.name,
         "falco-talon.rule": rule.name,
         **{f"falco-talon.rule.{key}": text for key, text in rule.flags.items()},
         "falco-talon.action": action.name,

@@ -6,7 +6,7 @@ returns what it did or raises one of ``CheckError``, ``TransientError``, ``Plugi
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -19,11 +19,19 @@ from falco_talon.report import Report
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """What a plugin must be allowed to do in the cluster: a policy rule of Kubernetes RBAC."""
+    """What a plugin must be allowed to do in the cluster: a policy rule of Kubernetes RBAC.
+
+    With ``own_namespace`` it is needed in the namespace that the daemon runs in alone.
+    """
 
     resources: tuple[str, ...]
     verbs: tuple[str, ...]
     api_groups: tuple[str, ...] = ("",)
+    own_namespace: bool = False
+
+
+Tell = Callable[[str], None]
+"""Says in one sentence how far a long action is: a line of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,10 @@ class Result:
 class BaseParameters(BaseModel):
     """Parameters of a plugin. Unknown keys are left to the binder, which names the nearest."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    # Built at the first use: a rules check uses few of all the plugins' models.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True
+    )
 
 
 class Plugin:
@@ -74,6 +85,14 @@ class Plugin:
     def __init__(self, parameters: Any, clients: Clients) -> None:
         self.parameters = parameters
         self.clients = clients
+
+    def needs(self, known: Mapping[str, Collection[str]]) -> tuple[PolicyRule, ...]:
+        """Return the part of ``permissions`` that is needed with these parameters.
+
+        *known* are the only values that output fields of the events can have, for those fields
+        that the rule is particular about.
+        """
+        return self.permissions
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         if abstract:
@@ -126,6 +145,10 @@ class Actionner(Plugin, abstract=True):
         :raises PluginError: if it cannot be done; :raises Ignored: if it must not.
         """
         raise NotImplementedError
+
+    async def work(self, event: Event, tell: Tell) -> Result:
+        """Do it and *tell* how far it is: what may take minutes does this in place of ``run``."""
+        return await self.run(event)
 
 
 class Output(Plugin, abstract=True):

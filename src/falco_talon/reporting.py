@@ -11,7 +11,7 @@ import structlog
 
 from falco_talon.errors import Ignored, PluginError
 from falco_talon.event import Event
-from falco_talon.plugin import Result
+from falco_talon.plugin import Result, Tell
 from falco_talon.report import Report, Status
 from falco_talon.telemetry.metrics import Metrics
 from falco_talon.telemetry.tracing import Span, Tracing
@@ -29,6 +29,8 @@ class Stage:
     result: Result = field(default_factory=lambda: Result(""))
     begin: Callable[[], None] = lambda: None
     """Says that the checks have passed and the work begins."""
+    tell: Tell = lambda text: None
+    """Says how far the work is."""
 
 
 class Reporter:
@@ -73,7 +75,11 @@ class Reporter:
         cancelled step is not reported: it has no outcome.
         """
         with self.tracing.span(report.message, attributes=_attributes(report)) as span:
-            stage = Stage(span, begin=lambda: self._begun(report, falco_rule))
+            stage = Stage(
+                span,
+                begin=lambda: self._under_way(report, falco_rule),
+                tell=lambda text: self._under_way(report, falco_rule, text),
+            )
             try:
                 yield stage
             except Ignored as ignored:
@@ -90,8 +96,8 @@ class Reporter:
             else:
                 self._done(stage, report, "success", stage.result, notifiers, falco_rule)
 
-    def _begun(self, report: Report, falco_rule: str) -> None:
-        report = msgspec.structs.replace(report, status="in_progress")
+    def _under_way(self, report: Report, falco_rule: str, text: str = "") -> None:
+        report = msgspec.structs.replace(report, status="in_progress", output=text)
         log.info(report.message, **_fields(report, falco_rule))
 
     def _done(

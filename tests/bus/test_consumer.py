@@ -154,6 +154,39 @@ async def test_da_27_a_fault_of_ours_stops_nobody_else(
     assert handler.seen == ["bad", "fine", "bad"]
 
 
+class Ending(Handler):
+    """Takes the event out of the stream by itself, as the engine does."""
+
+    async def __call__(self, event: Event, headers: Mapping[str, str], progress: Progress) -> bool:
+        done = await super().__call__(event, headers, progress)
+        await progress.end()
+        return done
+
+
+async def test_hands_that_are_full_when_the_server_was_killed(
+    nats_server: EmbeddedServer, connection: Client, stream: Stream
+) -> None:
+    """A server that forgot what it handed over is asked for it, though nothing new could be taken.
+
+    It answers the acknowledgement of what it knows about, and of nothing else.
+    """
+    handler = Ending()
+    for name in "abcd":
+        handler.gate[name] = asyncio.Event()
+        await stream.publish(Event(output=name), {})
+    async with consuming(connection, handler, max_in_flight=2):
+        await until(lambda: len(handler.seen) == 2)
+        first = nats_server.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: nats_server.pid not in {None, first} and connection.is_connected)
+        await asyncio.sleep(2)  # by then there is a new consumer
+        for gate in handler.gate.values():
+            gate.set()
+        await until_left(connection, 0)
+    assert handler.seen == ["a", "b", "c", "d"]
+
+
 async def test_it_goes_on_after_the_server_was_killed(
     nats_server: EmbeddedServer, connection: Client, stream: Stream, handler: Handler
 ) -> None:

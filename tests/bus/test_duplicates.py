@@ -68,6 +68,10 @@ async def test_the_window_ends_across_a_restart(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, connect(server.address) as client:
         stream = await open_stream(client, window_seconds=2)
         assert await stream.publish(event, {})
+        handler = Handler()
+        async with consuming(client, handler, window_seconds=2):
+            await until_left(client, 0)
+    assert handler.seen == ["again"]
 
 
 async def test_window_zero_acts_on_each(connection: Client) -> None:

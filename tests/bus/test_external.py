@@ -40,12 +40,14 @@ async def daemons(
         rules = RULES.format(url=endpoint.url)
         daemon.write(rules, nats=nats_cluster.config, deduplication=deduplication)
         pair.append(daemon)
-    for daemon in pair:
-        await asyncio.to_thread(daemon.start)
-    yield pair
-    for daemon in pair:
-        if daemon.process is not None:
-            await asyncio.to_thread(daemon.stop, signal.SIGKILL)
+    try:
+        for daemon in pair:
+            await asyncio.to_thread(daemon.start)
+        yield pair
+    finally:
+        for daemon in pair:
+            if daemon.process is not None:
+                await asyncio.to_thread(daemon.stop, signal.SIGKILL)
 
 
 async def post(daemons: list[Daemon], numbers: range) -> list[int]:
@@ -143,6 +145,25 @@ async def test_a_daemon_is_killed(daemons: list[Daemon], endpoint: Endpoint) -> 
     assert sum(1 for count in counts.values() if count == 2) == TARGETS - done_by_second
     repeated = [line for line in daemons[1].log if line.get("attempt") == 2]
     assert repeated
+
+
+async def test_a_cluster_that_is_not_complete_yet(
+    nats_cluster: NatsCluster, endpoint: Endpoint, daemon: Daemon
+) -> None:
+    """A daemon that starts with its servers waits until they have found each other."""
+    for node in nats_cluster.nodes[1:]:
+        node.kill()
+    daemon.write(RULES.format(url=endpoint.url), nats=nats_cluster.config)
+    await asyncio.to_thread(daemon.start, ready=False)
+    await asyncio.sleep(6)  # longer than one request waits
+    assert daemon.port == 0
+    for node in nats_cluster.nodes[1:]:
+        node.start()
+
+    await asyncio.to_thread(daemon.wait_for, lambda: daemon.port, "start", 30)
+    assert await post([daemon], range(1)) == [0]
+    await until_done(endpoint, [0])
+    assert await asyncio.to_thread(daemon.stop) == 0
 
 
 async def test_never_two_daemons_on_one_target(daemons: list[Daemon], endpoint: Endpoint) -> None:

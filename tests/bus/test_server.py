@@ -15,11 +15,14 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error
 
-from falco_talon.bus import EmbeddedServer, Stream, connect
+from falco_talon.bus import EmbeddedServer, Peers, Stream, connect
 from falco_talon.bus.connection import Address
+from falco_talon.bus.peers import PEER_INBOX
+from falco_talon.config import Config
 from falco_talon.errors import BusError
 from falco_talon.event import Event
-from tests.bus.fixtures import running_server
+from tests.bus.cluster import free_ports
+from tests.bus.fixtures import open_stream, running_server
 
 
 async def test_it_listens_on_loopback_with_a_password(nats_server: EmbeddedServer) -> None:
@@ -40,8 +43,112 @@ async def test_it_listens_on_loopback_with_a_password(nats_server: EmbeddedServe
 
 
 def _listeners(port: int) -> set[str]:
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {row[1].split(":")[0] for row in rows if row[1].endswith(f":{port:04X}")}
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    rows = [row.split() for table in tables for row in table.read_text().splitlines()[1:]]
+    listening = [row[1] for row in rows if row[3] == "0A"]
+    return {local.split(":")[0] for local in listening if local.endswith(f":{port:04X}")}
+
+
+async def test_da_06_what_a_peer_may_do(tmp_path: Path) -> None:
+    """With the shared key it stores events, from anywhere; it sees and changes nothing."""
+    (port,) = free_ports(1)
+    peers = Peers.derive(port, b"shared-s3cret")
+    assert peers.seed not in repr(peers)
+    faults: list[str] = []
+
+    async def note(error: Exception) -> None:
+        faults.append(str(error))
+
+    async with (
+        running_server(tmp_path / "store", peers=peers) as server,
+        connect(server.address) as own,
+    ):
+        await open_stream(own)
+        assert _listeners(port) <= {"00000000", "0" * 32}  # all interfaces, of either family
+        assert peers.seed not in (server.store_dir / "nats-server.json").read_text()
+        other = Peers.derive(port, b"another").seed
+        for seed, password in ((None, None), (None, "wrong"), (other, None)):
+            client = Client()
+            with pytest.raises(Error, match="Authorization Violation"):
+                await client.connect(
+                    server.address.url,
+                    allow_reconnect=False,
+                    user="talon" if password else None,
+                    password=password,
+                    nkeys_seed_str=seed,
+                )
+            await client.close()
+
+        peer = Client()
+        await peer.connect(
+            peers.url(f"127.0.0.1:{port}"),
+            nkeys_seed_str=peers.seed,
+            inbox_prefix=PEER_INBOX,
+            error_cb=note,
+        )
+        assert (await peer.jetstream().publish("EVENTS.a", b"1")).stream == "EVENTS"
+        # The server itself answers to whatever subject it is told to.
+        for subject in ("$KV.TALON_JOURNAL.x", "EVENTS.b", "$JS.API.STREAM.PURGE.EVENTS"):
+            await peer.publish("EVENTS.a", b"2", reply=subject)
+        await peer.publish("$JS.API.STREAM.PURGE.EVENTS", b"")
+        await peer.publish("EVENTS_DEAD.a", b"")
+        for subject in (">", "_INBOX.>", "EVENTS.*"):
+            await peer.subscribe(subject)
+        await peer.flush()
+        async with asyncio.timeout(5):
+            while len(faults) < 5:
+                await asyncio.sleep(0.01)
+        await peer.close()
+
+        state = (await own.jetstream().stream_info("EVENTS", subjects_filter=">")).state
+        assert state.subjects == {"EVENTS.a": 4}
+        assert all("permissions violation" in fault for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"  too short  \n", "holds 9 bytes, 16 are the least", id="short"),
+        pytest.param(None, "cannot be read: No such file", id="absent"),
+    ],
+)
+def test_a_secret_that_will_not_do(tmp_path: Path, content: bytes | None, message: str) -> None:
+    """The file is named, its content is not."""
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BusError) as caught:
+        Peers.of(Config(), file)
+    assert message in str(caught.value)
+    assert "too short" not in str(caught.value)
+
+
+def test_the_key_is_derived_from_the_secret(tmp_path: Path) -> None:
+    """White space around the secret does not count; the secret itself goes nowhere."""
+    file = tmp_path / "secret"
+    file.write_text("correct horse battery staple\n")
+    first = Peers.of(Config(), file)
+    file.write_text("correct horse battery staple")
+    assert first == Peers.of(Config(), file)
+    file.write_text("correct horse battery staple 2")
+    assert first.public_key != Peers.of(Config(), file).public_key
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["a:4222,b:4222", "user@host:4222", "host", "host:4222/x", "[::1:4222", "", "a b:1"],
+)
+def test_a_place_that_is_none(where: str) -> None:
+    """What a lease says decides where we connect to: only a host and a port will do."""
+    with pytest.raises(BusError, match="no host:port"):
+        Peers.derive(4222, b"x").url(where)
+
+
+async def test_the_port_for_peers_is_taken(tmp_path: Path) -> None:
+    """The error says so."""
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        text = await _error(tmp_path, peers=Peers.derive(taken.getsockname()[1], b"x"))
+    assert "address already in use" in text
 
 
 async def test_the_files_are_ours_alone(nats_server: EmbeddedServer) -> None:

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from falco_talon.config import Config, NotifierSettings
+from falco_talon.config.model import Guard
 from falco_talon.errors import ConfigError
 from falco_talon.plugin import BaseParameters
+from falco_talon.protected import PROTECTED
 from tests.config.conftest import Write
 
 CHART = Path(__file__).with_name("reference-chart.yaml")
@@ -304,3 +306,26 @@ class TestStoreFolder:
         monkeypatch.setattr("falco_talon.config.model._STATE_DIR", tmp_path)
 
         assert Config().nats.store_folder({}) == tmp_path
+
+
+class TestGuard:
+    def test_the_default_is_the_one_list(self) -> None:
+        assert Config().guard.protected == PROTECTED
+
+    def test_what_is_written_replaces_it(self, write: Write) -> None:
+        path = write("c.yaml", 'guard: {protected: [kube-system, "@own", nodes/a]}')
+        assert Config.load(path, environ={}).guard.protected == ("kube-system", "@own", "nodes/a")
+        assert Config.load(write("d.yaml", "guard: {protected: []}"), environ={}).guard == Guard(
+            protected=()
+        )
+        environ = {"FALCO_TALON_GUARD_PROTECTED": "a, secrets/*"}
+        assert Config.load(path, environ=environ).guard.protected == ("a", "secrets/*")
+
+    @pytest.mark.parametrize("entry", ["A", "a b", "a/b/c", "/a", "*", "*/*", "@other", "a/"])
+    def test_what_is_no_entry(self, entry: str, write: Write) -> None:
+        path = write("c.yaml", f'guard:\n  protected: [a, "{entry}"]')
+        assert faults(path) == [
+            f"2: guard.protected.1: found '{entry}', allowed: a list of namespaces, `@own`,"
+            " resource/name, resource/*"
+        ]
+        assert faults(None, {"FALCO_TALON_GUARD_PROTECTED": f"a,{entry}"})

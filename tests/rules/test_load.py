@@ -8,7 +8,7 @@ import pytest
 from falco_talon.rules.load import load, read
 from falco_talon.rules.model import RulesError
 from falco_talon.rules.nodes import value_of
-from tests.rules.conftest import Faults, Read, Write
+from tests.rules.conftest import Bind, Faults, Read, Write
 
 EVERY_KEY = """
     - action: Block
@@ -17,6 +17,7 @@ EVERY_KEY = """
       parameters: {allow_cidr: [a], grace_period_seconds: 5}
       continue: true
       ignore_errors: false
+      timeout: 2m
       additional_contexts: [node]
       output:
         target: test:shelf
@@ -51,10 +52,11 @@ def test_every_key(read_rules: Read) -> None:
     assert (block.description, block.actionner) == ("what it does", "test:terminate")
     assert value_of(block.parameters) == {"allow_cidr": ["a"], "grace_period_seconds": 5}
     assert (block.continue_, block.ignore_errors, block.contexts) == ("true", "false", ("node",))
+    assert (block.timeout, own.timeout) == ("2m", "")
     assert block.output.target == "test:shelf"
     assert (own.actionner, own.continue_, own.contexts) == ("test:log", "", ())
     assert rule.place
-    assert rule.place.line == 12
+    assert rule.place.line == 13
 
 
 def test_nothing_is_valid(read_rules: Read) -> None:
@@ -117,6 +119,7 @@ def test_merge_of_action_blocks(read_rules: Read) -> None:
           description: first
           actionner: test:log
           continue: true
+          timeout: 10
           additional_contexts: [one]
           parameters: {s: 1, l: [1], m: {x: 1, y: 1}, n: ~, kept: 1}
         """,
@@ -125,6 +128,7 @@ def test_merge_of_action_blocks(read_rules: Read) -> None:
           description: later
           continue: false
           ignore_errors: true
+          timeout: 20
           additional_contexts: [two]
           parameters: {s: 2, l: [2], m: {x: 2, z: 2}, n: 2, kept: ~, new: [3]}
         - rule: r
@@ -138,6 +142,7 @@ def test_merge_of_action_blocks(read_rules: Read) -> None:
 
     assert (action.description, action.actionner) == ("later", "test:log")
     assert (action.continue_, action.ignore_errors) == ("false", "true")
+    assert action.timeout == "20"
     assert action.contexts == ("one", "two")
     assert value_of(action.parameters) == {
         "s": 2,
@@ -182,6 +187,7 @@ def test_the_rule_beats_the_block(read_rules: Read) -> None:
           actionner: test:log
           continue: true
           ignore_errors: true
+          timeout: 90s
           additional_contexts: [block]
           output: {target: test:shelf, parameters: {destination: block, tags: [block]}}
         - rule: r
@@ -190,6 +196,7 @@ def test_the_rule_beats_the_block(read_rules: Read) -> None:
             - action: a
               description: rule
               continue: false
+              timeout: 5
               additional_contexts: [rule]
               output: {parameters: {destination: rule, tags: [rule]}}
         """
@@ -199,6 +206,7 @@ def test_the_rule_beats_the_block(read_rules: Read) -> None:
     )
 
     assert (action.description, action.continue_, action.ignore_errors) == ("rule", "false", "true")
+    assert action.timeout == "5"
     assert action.contexts == ("rule",)
     assert action.output.target == "test:shelf"
     assert value_of(action.output.parameters) == {"destination": "rule", "tags": ["block", "rule"]}
@@ -338,3 +346,44 @@ def test_the_order_of_files_is_the_order_of_rules(write: Write) -> None:
     for order in itertools.permutations(range(3)):
         names = [rule.name for rule in load([files[index] for index in order]).rules]
         assert names == ["abc"[index] for index in order]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("'30s'", 30), ("2m", 120), ("24h", 86400), ("~", None)],
+)
+def test_the_timeout_of_an_action(bind_rules: Bind, text: str, seconds: float | None) -> None:
+    rules = bind_rules(
+        f"""
+        - rule: r
+          match: {{rules: [x]}}
+          actions: [{{action: a, actionner: test:log, timeout: {text}}}]
+        """
+    )
+
+    assert rules.rules[0].actions[0].timeout_seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0.0s", "-1", "86401", "25h", "1d", "soon", "true", "012"])
+def test_a_timeout_that_is_none(faults_of: Faults, text: str) -> None:
+    (fault,) = faults_of(
+        f"""
+        - rule: r
+          match: {{rules: [x]}}
+          actions:
+            - {{action: a, actionner: test:log, timeout: {text}}}
+        """
+    )
+
+    assert fault.error == "'timeout' must be a duration above 0, of 86400 seconds at most"
+    assert (fault.value, fault.key) == (text, "timeout")
+    assert fault.place
+    assert (fault.place.line, fault.place.column) == (5, 49)
+
+
+def test_a_misspelt_timeout(faults_of: Faults) -> None:
+    faults = faults_of("[{action: a, actionner: test:log, timout: 5}]")
+
+    assert [(f.error, f.nearest) for f in faults] == [
+        ("unknown key 'timout' in an action", "timeout")
+    ]

@@ -1,5 +1,6 @@
 """YAML as the reference reads it, with the place of everything."""
 
+import re
 from typing import Any
 
 import pytest
@@ -159,8 +160,11 @@ def test_kinds() -> None:
     ]
 
 
+# The library knows YAML 1.1 only and writes `1e3` or `0X1` without quotes: to us they are numbers.
+like_a_number = re.compile(r"[-+]?[._]*[0-9][0-9a-fA-FxXoO._+-]*")
+texts = st.text().filter(lambda text: not like_a_number.fullmatch(text))
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers() | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )

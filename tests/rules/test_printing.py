@@ -40,6 +40,7 @@ def test_layout(read_rules: Read) -> None:
               actionner: test:terminate
               continue: "true"
               ignore_errors: "false"
+              timeout: 2m
               additional_contexts:
                 - node
             - action: Own

@@ -52,6 +52,8 @@ def test_our_rules(file: Path) -> None:
         "- action: a\n  actionner: test:request\n  parameters: {timeout: 10s}",
         "- action: a\n  parameters: {whatever: 1}",
         "- action: a\n  contexts: [node]",
+        "- action: a\n  timeout: 1.5",
+        "- rule: r\n  actions: [{action: a, timeout: 2m}]",
         "- action: a\n  rule: b\n  actions: [{action: a}]\n  actionner: test:log",
     ],
 )
@@ -77,6 +79,8 @@ def test_what_may_be_written(text: str) -> None:
         "- action: a\n  actionner: test:lable",
         "- action: a\n  actionner: test:label\n  parameters: {level: pods}",
         "- action: a\n  actionner: test:label\n  parameters: {labls: {a: b}}",
+        "- action: a\n  timeout: 0",
+        "- action: a\n  timeout: soon",
         "- action: a\n  output: {target: test:drawer, parameters: {number: x}}",
         "- action: a\n  additional_contexts: [nod]",
     ],

@@ -9,6 +9,7 @@ from falco_talon.bus.delivery import Bookkeeping
 from falco_talon.bus.duplicates import Duplicates
 from falco_talon.bus.journal import Journal
 from falco_talon.bus.locks import Locks
+from falco_talon.bus.peers import Peers
 from falco_talon.bus.progress import Progress
 from falco_talon.bus.server import EmbeddedServer
 from falco_talon.bus.stream import Stream
@@ -24,6 +25,7 @@ __all__ = [
     "EmbeddedServer",
     "Journal",
     "Locks",
+    "Peers",
     "Progress",
     "Stream",
     "connect",

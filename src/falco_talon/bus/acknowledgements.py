@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import Header
 
-from falco_talon.bus.buckets import reason
+from falco_talon.bus.buckets import ANSWER_SECONDS, reason
 from falco_talon.bus.duplicates import Duplicates
 from falco_talon.bus.group import GroupCommit
 from falco_talon.bus.stream import STREAM
@@ -22,7 +22,6 @@ from falco_talon.errors import BusError
 log = structlog.get_logger()
 
 _ACK = b"+ACK"
-_CONFIRM_SECONDS = 2.0
 _RETRY_SECONDS = 0.2
 
 
@@ -30,6 +29,8 @@ class Held(Protocol):
     """An event in hand. Its message is another one after another delivery."""
 
     message: Msg
+    unknown: bool
+    """The server leaves its acknowledgement without answer: it must hand it over once more."""
 
 
 class Acknowledgements:
@@ -60,11 +61,13 @@ class Acknowledgements:
                 await self._duplicates.keep(_ids(left))
                 for held in left[:-1]:
                     await self._client.publish(held.message.reply, _ACK)
-                await self._client.request(left[-1].message.reply, _ACK, timeout=_CONFIRM_SECONDS)
+                await self._client.request(left[-1].message.reply, _ACK, timeout=ANSWER_SECONDS)
             except (BusError, nats.errors.Error, TimeoutError, OSError) as error:
                 log.debug("nats", error=f"acknowledging again: {reason(error)}")
                 await asyncio.sleep(_RETRY_SECONDS)
                 left = await self._still_there(left)
+                for held in left:
+                    held.unknown = True
             else:
                 return
 

@@ -1,9 +1,12 @@
 """The bus as a whole: the server, the connection, and what is kept there."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from falco_talon.bus.acknowledgements import Acknowledgements
 from falco_talon.bus.connection import Address, connect
@@ -11,28 +14,44 @@ from falco_talon.bus.consumer import Consumer, Handler
 from falco_talon.bus.dead import DeadLetters
 from falco_talon.bus.delivery import Bookkeeping
 from falco_talon.bus.duplicates import Duplicates
+from falco_talon.bus.handover import HandOver
 from falco_talon.bus.journal import Journal
+from falco_talon.bus.link import Link
 from falco_talon.bus.locks import Locks
+from falco_talon.bus.peers import Peers
 from falco_talon.bus.server import EmbeddedServer
 from falco_talon.bus.stream import Stream
 from falco_talon.config import Config
+from falco_talon.errors import BusError
+
+log = structlog.get_logger()
 
 _EVENTS_IN_HAND = 1000
 _SHARED_IN_HAND = 100
 """Fewer, so that the others get their share, and less waits for a daemon that died."""
 _MESSAGE_OVERHEAD_BYTES = 64 * 1024
+_HEIR_SECONDS = 5.0
+_HEIR_POLL_SECONDS = 0.2
+_HAND_OVER_SECONDS = 10.0
 
 
 class Bus:
-    """Events go in by ``stream``; :meth:`consume` hands them over. For ``async with``."""
+    """Events go in by ``stream``; :meth:`consume` hands them over. For ``async with``.
 
-    def __init__(self, config: Config, tasks: asyncio.TaskGroup) -> None:
+    With *peers*, the other replicas' events may come to the own stream, and ours go to theirs.
+    """
+
+    def __init__(
+        self, config: Config, tasks: asyncio.TaskGroup, peers: Peers | None = None
+    ) -> None:
         self._config = config
         self._tasks = tasks
         self._stack = AsyncExitStack()
         self._consumer: Consumer | None = None
         self._shared = bool(config.nats.url)
         self._server: EmbeddedServer | None = None
+        self._peers = peers
+        self._link = Link(peers) if peers else None
 
     @property
     def fault(self) -> str:
@@ -77,9 +96,15 @@ class Bus:
             max_bytes=nats.max_bytes,
             replicas=nats.replicas,
             fault=lambda: self._server.fault if self._server else "",
+            leader=self._link,
         )
-        journal = Journal(client, tasks, shared=self._shared, replicas=nats.replicas)
+        journal = self._journal = Journal(
+            client, tasks, shared=self._shared, replicas=nats.replicas
+        )
         stack.callback(journal.close)
+        if self._link is not None:
+            linking = tasks.create_task(self._link.run(), name="leader")
+            stack.callback(linking.cancel)
         acknowledge = Acknowledgements(client, tasks, duplicates)
         stack.callback(acknowledge.close)
         dead = DeadLetters(client, max_bytes=nats.max_bytes, replicas=nats.replicas)
@@ -100,7 +125,7 @@ class Bus:
         """Return where NATS is: outside, or in a server of our own that is started now."""
         if self._shared:
             return Address.external(self._config)
-        self._server = embedded_server(self._config, self._tasks)
+        self._server = embedded_server(self._config, self._tasks, self._peers)
         return (await stack.enter_async_context(self._server)).address
 
     async def consume(self, handle: Handler) -> None:
@@ -118,13 +143,64 @@ class Bus:
         )
         await self._consumer.start()
 
+    def follow(self, leader: str) -> None:
+        """Put events on the stream of the replica at *leader* (``host:port``); empty: on ours."""
+        if self._link is not None:
+            self._link.follow(leader)
+
+    async def close_to_peers(self) -> None:
+        """Take no more events from other replicas, which put them on their own streams then."""
+        if self._link is not None:
+            try:
+                await self.stream.close()
+            except BusError as error:
+                log.warning("nats", error=str(error))
+
     async def stop(self, grace_seconds: float) -> None:
         """Hand nothing over any more; what runs has *grace_seconds* to end."""
         if self._consumer is not None:
             await self._consumer.stop(grace_seconds)
 
+    async def hand_over(self, heir: Callable[[], Awaitable[str]]) -> None:
+        """Give the events that nobody has worked on to the replica that *heir* names.
 
-def embedded_server(config: Config, tasks: asyncio.TaskGroup) -> EmbeddedServer:
+        It is asked until it names one (``host:port``) that can be reached, for 5 s. What nobody
+        takes stays in our stream on disk, and is worked on when we are back.
+        """
+        if self._link is None:
+            return
+        window = self._config.deduplication.time_window_seconds
+        work = HandOver(self._client, self._link, self._journal, window_seconds=window)
+        try:
+            async with asyncio.timeout(_HAND_OVER_SECONDS):
+                waiting = await work.waiting()
+                if waiting and await self._reached(heir):
+                    given = await work.run()
+                    waiting -= given
+                    log.info("nats", result=f"{given} event(s) handed over to the leader")
+        except (BusError, TimeoutError) as error:
+            log.warning("nats", error=f"not all events could be handed over: {error}".rstrip(": "))
+        else:
+            if waiting:
+                log.warning("nats", result=f"{waiting} event(s) stay on disk until we are back")
+
+    async def _reached(self, heir: Callable[[], Awaitable[str]]) -> bool:
+        """Be connected with the one that *heir* names, soon; false if there is none."""
+        if self._link is None:
+            return False
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _HEIR_SECONDS
+        while clock() < deadline:
+            self._link.follow(await heir())
+            await asyncio.sleep(_HEIR_POLL_SECONDS)
+            if self._link.usable:
+                return True
+        return False
+
+
+def embedded_server(
+    config: Config, tasks: asyncio.TaskGroup, peers: Peers | None = None
+) -> EmbeddedServer:
     """Return the nats-server of the configuration, not started."""
     return EmbeddedServer(
         tasks,
@@ -132,4 +208,5 @@ def embedded_server(config: Config, tasks: asyncio.TaskGroup) -> EmbeddedServer:
         binary=str(config.nats.server) if config.nats.server else None,
         max_payload_bytes=config.max_body_bytes + _MESSAGE_OVERHEAD_BYTES,
         always_sync=config.nats.sync == "always",
+        peers=peers,
     )

@@ -1,9 +1,10 @@
 """The connection to nats-server: where it is, how to get in, and how to stay in."""
 
 import asyncio
+import re
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,13 @@ from falco_talon.errors import BusError
 log = structlog.get_logger()
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
+_ONCE_TIMEOUT_SECONDS = 2.0
+_CLOSE_SECONDS = 1.0
+_CREDENTIALS = (
+    rb".*-+BEGIN NATS USER JWT-+\r?\n\S+\r?\n.*"
+    rb"-+BEGIN USER NKEY SEED-+\r?\n(SU[A-Z2-7]{56})\r?\n.*"
+)
+"""A ``.creds`` file, as `nsc` writes it: the JWT of the user, then its seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,8 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    nkey_seed_file: Path | None = None
+    credentials_file: Path | None = None
     tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     @property
@@ -39,7 +49,7 @@ class Address:
     def external(cls, config: Config) -> Self:
         """Return where the NATS of ``nats.url`` is.
 
-        :raises BusError: if a certificate or key cannot be used.
+        :raises BusError: if a certificate, key or file with credentials cannot be used.
         """
         nats = config.nats
         return cls(
@@ -47,8 +57,28 @@ class Address:
             nats.user,
             nats.password.get_secret_value(),
             nats.token.get_secret_value(),
+            _with_seed("nkey_seed_file", nats.nkey_seed_file, rb"\s*(SU[A-Z2-7]{56})\s*"),
+            _with_seed("credentials_file", nats.credentials_file, _CREDENTIALS),
             _tls(nats.ca_file, nats.cert_file, nats.key_file),
         )
+
+
+def _with_seed(key: str, file: Path | None, layout: bytes) -> Path | None:
+    """Return the file, which is read at each connection; see now that it is what it should be."""
+    if file is None:
+        return None
+    import nkeys
+
+    try:
+        found = re.fullmatch(layout, file.read_bytes(), re.DOTALL)
+        if found:
+            nkeys.from_seed(bytearray(found[1])).wipe()
+            return file
+    except OSError as error:
+        raise BusError(f"nats.{key} '{file}' cannot be read: {error.strerror}") from None
+    except (nkeys.NkeysError, ValueError):
+        pass  # what was found is not said: it is nearly a secret
+    raise BusError(f"nats.{key} '{file}' does not hold the seed of a user as it should")
 
 
 def _tls(
@@ -75,8 +105,12 @@ async def connect(address: Address) -> AsyncIterator[Client]:
     """
     client = Client()
 
+    faults: list[str] = []
+
     async def on_error(error: Exception) -> None:
-        log.debug("nats", error=str(error) or type(error).__name__)
+        text = str(error) or type(error).__name__
+        faults[:] = [text]
+        log.debug("nats", error=text)
 
     async def on_disconnect() -> None:
         if not client.is_closed:
@@ -94,6 +128,8 @@ async def connect(address: Address) -> AsyncIterator[Client]:
                     user=address.user or None,
                     password=address.password or None,
                     token=address.token or None,
+                    nkeys_seed=str(address.nkey_seed_file) if address.nkey_seed_file else None,
+                    user_credentials=address.credentials_file,
                     tls=address.tls,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
@@ -104,8 +140,59 @@ async def connect(address: Address) -> AsyncIterator[Client]:
                     reconnected_cb=on_reconnect,
                 )
         except (OSError, nats.errors.Error, TimeoutError) as error:
-            why = str(error) or f"no answer within {_CONNECT_TIMEOUT_SECONDS:g} s"
+            why = str(error) or (
+                faults[-1] if faults else f"no answer within {_CONNECT_TIMEOUT_SECONDS:g} s"
+            )
             raise BusError(f"no connection to nats-server at {address.url}: {why}") from None
         yield client
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def connect_once(
+    url: str, seed: str, *, inbox: str, on_lost: Callable[[], None]
+) -> AsyncIterator[Client]:
+    """Connect to another replica's server; *on_lost* is called when that connection ends.
+
+    *seed* is the nkey that signs for us; answers are awaited below the subject *inbox*.
+
+    :raises BusError: if no connection can be made within 2 s.
+    """
+    client = Client()
+    faults: list[str] = []
+    connected = False
+
+    async def on_error(error: Exception) -> None:
+        faults.append(str(error) or type(error).__name__)
+
+    async def on_close() -> None:
+        if connected:
+            on_lost()
+
+    try:
+        try:
+            async with asyncio.timeout(_ONCE_TIMEOUT_SECONDS):
+                await client.connect(
+                    url,
+                    name="falco-talon",
+                    nkeys_seed_str=seed,
+                    inbox_prefix=inbox,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    error_cb=on_error,
+                    closed_cb=on_close,
+                )
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            why = faults[-1] if faults else str(error) or "no answer"
+            raise BusError(f"no connection to nats-server at {url}: {why}") from None
+        except (AttributeError, AssertionError, LookupError, TypeError, ValueError) as error:
+            # nats-py takes for granted that it talks to a nats-server.
+            raise BusError(f"no nats-server at {url}: {type(error).__name__}") from None
+        connected = True
+        yield client
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await client.close()

@@ -19,10 +19,10 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from falco_talon.bus.buckets import reason
+from falco_talon.bus.buckets import reason, settled
 from falco_talon.bus.delivery import Bookkeeping, Delivery
 from falco_talon.bus.progress import Progress
-from falco_talon.bus.stream import STREAM
+from falco_talon.bus.stream import STREAM, identity
 from falco_talon.errors import BusError, InvalidEventError
 from falco_talon.event import Event
 
@@ -86,9 +86,9 @@ class Consumer:
         :raises BusError: if the server refuses the consumer.
         """
         try:
-            info = await self._jetstream.stream_info(STREAM)
-            self._stream = f"{info.created:%Y%m%dT%H%M%S.%f}" if info.created else "unknown"
-            await self._set_up()
+            info = await settled(lambda: self._jetstream.stream_info(STREAM))
+            self._stream = identity(info)
+            await settled(self._set_up)
         except (nats.js.errors.Error, nats.errors.Error, TimeoutError) as error:
             raise BusError(f"the consumer {CONSUMER} cannot be set up: {reason(error)}") from None
         self._reconnects = self._client.stats["reconnects"]
@@ -152,6 +152,7 @@ class Consumer:
         sequence = message.metadata.sequence.stream
         if delivery := self._in_flight.get(sequence):
             delivery.message = message  # the server lost sight of it; we did not
+            delivery.unknown = False
             return
         delivery = Delivery(self._books, message, f"{self._stream}-{sequence}")
         self._in_flight[sequence] = delivery
@@ -161,8 +162,13 @@ class Consumer:
         task.add_done_callback(lambda _: self._in_flight.pop(sequence))
 
     async def _refill(self, leaving: int = 0) -> None:
-        """Ask for as many events as may still be taken, when half of them came."""
+        """Ask for as many events as may still be taken, when half of them came.
+
+        With both hands full, ask for those in them that the server forgot to have handed over.
+        """
         free = self._max_in_flight - len(self._workers) + leaving
+        if free <= 0:
+            free = sum(delivery.unknown for delivery in self._in_flight.values())
         if self._requested > free // 2 or free <= 0 or not self._client.is_connected:
             return
         batch = free - self._requested

@@ -3,12 +3,14 @@
 import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 from nats.aio.msg import Msg
 
 from falco_talon.bus.acknowledgements import Acknowledgements
 from falco_talon.bus.dead import DeadLetter, DeadLetters, Reason
+from falco_talon.bus.heritage import accepted_at, inherited
 from falco_talon.bus.journal import Entry, Journal
 from falco_talon.bus.locks import Locks
 from falco_talon.bus.progress import Progress
@@ -39,6 +41,7 @@ class Delivery(Progress):
         """Its latest delivery: whatever is answered, is answered to this one."""
         self.event: Event | None = None
         self.ended = False
+        self.unknown = False
         self._books = books
         self._key = key
         self._entry = Entry()
@@ -52,7 +55,15 @@ class Delivery(Progress):
         self._entry = await self._books.journal.entry(
             self._key, redelivered=self.message.metadata.num_delivered > 1
         )
+        if self._entry == Entry():
+            self._entry = inherited(self.message.headers or {})
         self._statuses = self._entry.statuses
+
+    @property
+    def accepted(self) -> float:
+        """When the event was accepted, here or by another replica, in seconds since 1970."""
+        stored_at = self.message.metadata.timestamp.timestamp()
+        return accepted_at(self.message.headers or {}, stored_at)
 
     @property
     def exhausted(self) -> bool:
@@ -76,7 +87,7 @@ class Delivery(Progress):
                 self.ended = True
                 return False
             await self.recall()
-        age = time.time() - self.message.metadata.timestamp.timestamp()
+        age = time.time() - self.accepted
         if age > self._books.retention_seconds:
             await self.bury("expired", f"its turn came after {age:.0f} s")
             return False
@@ -124,7 +135,7 @@ class Delivery(Progress):
             reason=reason,
             attempts=self._entry.attempts,
             error=error,
-            accepted=message.metadata.timestamp,
+            accepted=datetime.fromtimestamp(self.accepted, UTC),
         )
         number = await self._books.dead.bury(letter)
         event = self.event or Event()

@@ -14,7 +14,7 @@ import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from falco_talon.bus.buckets import entries, open_bucket, reason
+from falco_talon.bus.buckets import ANSWER_SECONDS, entries, open_bucket, reason
 from falco_talon.errors import BusError
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ class Duplicates:
     """
 
     def __init__(self, client: Client, *, window_seconds: float, replicas: int = 1) -> None:
-        self._jetstream = JetStreamContext(client)
+        self._jetstream = JetStreamContext(client, timeout=ANSWER_SECONDS)
         self._window_seconds = window_seconds
         self._replicas = replicas
         self._expiry: OrderedDict[str, float] = OrderedDict()  # in order of time

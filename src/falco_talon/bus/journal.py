@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from falco_talon.bus.buckets import entries, open_bucket, reason
+from falco_talon.bus.buckets import ANSWER_SECONDS, entries, open_bucket, reason
 from falco_talon.bus.group import GroupCommit
 from falco_talon.errors import BusError
 
@@ -47,7 +47,7 @@ class Journal:
     def __init__(
         self, client: Client, tasks: asyncio.TaskGroup, *, shared: bool = False, replicas: int = 1
     ) -> None:
-        self._jetstream = JetStreamContext(client)
+        self._jetstream = JetStreamContext(client, timeout=ANSWER_SECONDS)
         self._shared = shared
         self._replicas = replicas
         self._name = secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""The embedded nats-server: a child process on loopback that keeps the stream in a folder."""
+"""The embedded nats-server: a child process that keeps the stream in a folder."""
 
 import asyncio
 import ctypes
@@ -17,6 +17,8 @@ import structlog
 
 from falco_talon.bus.binary import find_binary
 from falco_talon.bus.connection import Address
+from falco_talon.bus.peers import Peers
+from falco_talon.bus.server_config import USER, server_config
 from falco_talon.errors import BusError
 
 log = structlog.get_logger()
@@ -24,7 +26,6 @@ log = structlog.get_logger()
 _START_TIMEOUT_SECONDS = 10.0
 _STOP_TIMEOUT_SECONDS = 5.0
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.1, 5.0
-_USER = "talon"
 _LOG_LINE = re.compile(r"^\[\d+\] \S+ \S+ \[(?P<level>[A-Z]{3})\] ?(?P<text>.*)$")
 _EXPECTED = "Plaintext passwords detected"  # made anew at each start, in a file of mode 0600
 _DISK_FAULT = re.compile(r"[Cc]ritical write error|no space left on device")
@@ -37,7 +38,9 @@ class EmbeddedServer:
     """A nats-server of our own: started, supervised, stopped with us, killed if we die.
 
     It listens on 127.0.0.1 only, on a free port, with a password made at each start, which lies
-    beside the stream in ``connection.json`` (mode 0600) for ``talon`` commands to find.
+    beside the stream in ``connection.json`` (mode 0600) for ``talon`` commands to find. If there
+    are *peers*, it listens on all interfaces, on their port: with the key they share, they may
+    store events, and nothing else.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class EmbeddedServer:
         binary: str | None,
         max_payload_bytes: int,
         always_sync: bool,
+        peers: Peers | None = None,
     ) -> None:
         self._tasks = tasks
+        self._peers = peers
         self.store_dir = store_dir
         self._wanted_binary = binary
         self._max_payload_bytes = max_payload_bytes
@@ -65,7 +70,7 @@ class EmbeddedServer:
     @property
     def address(self) -> Address:
         """Where it listens, from the first start on; a restart keeps the port."""
-        return Address(f"nats://127.0.0.1:{self._port}", _USER, self._password)
+        return Address(f"nats://127.0.0.1:{self._port}", USER, self._password)
 
     @property
     def fault(self) -> str:
@@ -91,7 +96,8 @@ class EmbeddedServer:
             await self._stop()
             raise
         self._supervisor = self._tasks.create_task(self._supervise(), name="nats-server")
-        log.info("nats", result=f"nats-server is listening on 127.0.0.1:{self._port}")
+        where = "all interfaces, port " if self._peers else "127.0.0.1:"
+        log.info("nats", result=f"nats-server is listening on {where}{self._port}")
         return self
 
     async def __aexit__(
@@ -155,17 +161,14 @@ class EmbeddedServer:
         return f": {self._last_lines[-1]}" if self._last_lines else ""
 
     def _write_config(self) -> Path:
-        config = {
-            "server_name": "falco-talon",
-            "listen": f"127.0.0.1:{self._port}",
-            "max_payload": self._max_payload_bytes,
-            "ports_file_dir": str(self.store_dir),
-            "jetstream": {
-                "store_dir": str(self.store_dir),
-                "sync_interval": "always" if self._always_sync else "2m",
-            },
-            "authorization": {"user": _USER, "password": self._password},
-        }
+        config = server_config(
+            self.store_dir,
+            port=self._port,
+            password=self._password,
+            peers=self._peers,
+            max_payload_bytes=self._max_payload_bytes,
+            always_sync=self._always_sync,
+        )
         # The server's configuration language is a superset of JSON.
         return self._write("nats-server.json", msgspec.json.encode(config))
 

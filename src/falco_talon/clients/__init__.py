@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from falco_talon.errors import PluginError, TalonError
+from falco_talon.protected import PROTECTED, Protected
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -27,9 +28,17 @@ class Clients:
 
     ``kubeconfig`` is the path of a kubeconfig file; without it the service account of the pod is
     used. ``concurrency`` says how many actions run at once, and so bounds the connections.
+    ``protected`` lists what disruptive actionners spare, as ``guard.protected`` does.
     """
 
-    def __init__(self, *, kubeconfig: str | Path | None = None, concurrency: int = 32) -> None:
+    def __init__(
+        self,
+        *,
+        kubeconfig: str | Path | None = None,
+        concurrency: int = 32,
+        protected: Iterable[str] = PROTECTED,
+    ) -> None:
+        self.protected = Protected(protected)
         self._kubeconfig = Path(kubeconfig) if kubeconfig else None
         self._concurrency = concurrency
         self._opening = asyncio.Lock()
@@ -110,7 +119,11 @@ class Clients:
 
 def open_clients(config: "Config") -> Clients:
     """Return the clients for *config*, for ``async with``; each opens when it is needed."""
-    return Clients(kubeconfig=config.kubeconfig, concurrency=config.engine.concurrency)
+    return Clients(
+        kubeconfig=config.kubeconfig,
+        concurrency=config.engine.concurrency,
+        protected=config.guard.protected,
+    )
 
 
 # A rules check makes Clients and never opens them: importing aiohttp would be most of its time.

@@ -157,7 +157,7 @@ def _in_cluster(configuration: Configuration, environ: dict[str, str], folder: P
     )
     try:
         loader.load_and_set(configuration)
-        own = (folder / "namespace").read_text().strip()
+        own = environ.get("NAMESPACE") or (folder / "namespace").read_text().strip()
         return Access(configuration, _ServiceAccount(loader), own)
     except (ConfigException, OSError) as error:
         raise TalonError(f"the service account in '{folder}' cannot be used: {error}") from None

@@ -22,6 +22,7 @@ SUCCESS = (200, 201, 202, 204)
 
 _CONNECT_SECONDS = 5.0
 _EXCHANGE_SECONDS = 10.0
+_READING = ("GET", "HEAD", "OPTIONS")
 _SHOWN = 256
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ANSWERS = {
@@ -95,14 +96,17 @@ async def exchange(
 ) -> Reply:
     """Send one request, follow no redirect, and read up to *limit* bytes of the answer.
 
-    :raises TransientError: if there is no answer: no connection, a reset, none within *seconds*.
-    :raises PluginError: if there never will be one. No text shows more of the URL than its host,
-        since tokens live in paths and queries.
+    :raises TransientError: if there is no connection, or it is reset.
+    :raises PluginError: if there is no answer within *seconds*, unless the request only reads and
+        can do no harm twice (``TransientError``), or if there never will be one. No text shows
+        more of the URL than its host, since tokens live in paths and queries.
     """
     import aiohttp
     from yarl import URL
 
-    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS))
+    # Shorter than the whole: a request that was never sent shall not look like one that was.
+    connect_seconds = min(seconds / 2, _CONNECT_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=connect_seconds)
     try:
         # As written: decoding and encoding it again would break the signed URLs of some services.
         target = URL(url, encoded=url.isascii())
@@ -111,8 +115,12 @@ async def exchange(
         ) as response:
             data, truncated = await _read(response.content, limit)
             return Reply(response.status, response.reason or "", response.headers, data, truncated)
+    except aiohttp.ConnectionTimeoutError:
+        text = f"no connection to '{host(url)}' within {connect_seconds:g} s"
+        raise TransientError(text) from None
     except TimeoutError:
-        raise TransientError(f"no answer from '{host(url)}' within {seconds:g} s") from None
+        fault = TransientError if method in _READING else PluginError
+        raise fault(f"no answer from '{host(url)}' within {seconds:g} s") from None
     except aiohttp.ClientConnectorCertificateError as error:
         raise PluginError(f"the certificate of '{host(url)}' is not trusted: {error}") from None
     except ValueError:  # a host that is no name of one

@@ -2,14 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from falco_talon.clients.http import Reply, printable, reason
+from falco_talon.clients.answers import Conflict as Conflict
+from falco_talon.clients.answers import NotFound as NotFound
+from falco_talon.clients.answers import Object as Object
+from falco_talon.clients.answers import abandon, decode, faults, lines, refusal
+from falco_talon.clients.http import Reply
 from falco_talon.errors import PluginError, TalonError, TransientError
 
 if TYPE_CHECKING:
@@ -17,9 +21,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
     from falco_talon.clients.access import Access
-
-Object = dict[str, Any]
-"""An object of the API, as its JSON has it."""
 
 Query = Sequence[tuple[str, str]]
 """Names and values, unescaped; a name may come twice."""
@@ -33,19 +34,10 @@ _RBAC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,253}")
 _RBAC = frozenset(("roles", "rolebindings", "clusterroles", "clusterrolebindings"))
 _REQUEST_SECONDS = 30.0
 _CONNECT_SECONDS = 5.0
-_SHOWN = 1024
 _DISCOVERY: Final = ",".join(
     f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
     for version in ("v2", "v2beta1")
 )
-
-
-class NotFound(PluginError):  # noqa: N818 - called as the API calls it
-    """There is no such object (404), or its name is none that an object can have."""
-
-
-class Conflict(PluginError):  # noqa: N818 - called as the API calls it
-    """The object is not what the request says it is, or it exists already (409)."""
 
 
 def path(
@@ -86,7 +78,7 @@ class Kubernetes:
     after *seconds*; of too many at once the last ones wait their turn.
 
     All raise :class:`NotFound` and :class:`Conflict` for 404 and 409, ``TransientError`` for 429
-    (with the wait asked for), 5xx, a lost or refused connection and a timeout, and
+    (with the wait asked for), 410, 5xx, a lost or refused connection and a timeout, and
     ``PluginError`` for the other refusals, each with the server's sentence, status and reason.
     A lost connection may have carried the request out: repeat only what may happen twice.
     """
@@ -113,7 +105,7 @@ class Kubernetes:
     async def discover(self) -> Object:
         """Return what the API groups hold, in one list (``APIGroupDiscoveryList``)."""
         async with self._answer("GET", "/apis", accept=_DISCOVERY) as response:
-            return _decode(await response.read())
+            return decode(await response.read())
 
     async def post(self, path: str, body: Object) -> Object:
         """Create *body* in a collection and return it as stored."""
@@ -154,8 +146,8 @@ class Kubernetes:
         endless = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS)
         since = (*query.items(), ("watch", "true"))
         async with self._answer("GET", path, query=since, limit=endless) as response:
-            async for line in response.content:
-                change = _decode(line)
+            async for line in lines(response):
+                change = decode(line)
                 if change.get("type") == "ERROR":  # 410: the resource version is too old
                     raise TransientError(f"the watch has ended: {change['object'].get('message')}")
                 yield change
@@ -163,24 +155,35 @@ class Kubernetes:
     async def connect(
         self, path: str, query: Query, protocols: Sequence[str]
     ) -> "ClientWebSocketResponse":
-        """Open a WebSocket that speaks one of the *protocols*. The caller closes it."""
+        """Open a WebSocket that speaks one of the *protocols*. The caller closes it and answers its
+        pings: aiohttp's own answer raises if the server has closed, though there is more to read.
+        """
         import aiohttp
 
-        url = self._url(path, query)
-        headers: dict[str, str] = await self._who()
-        try:
-            with _faults():
-                async with asyncio.timeout(self._timeout.total):
-                    socket: ClientWebSocketResponse = await self._access.session.ws_connect(
-                        url, headers=headers, protocols=protocols, **self._access.options
-                    )
-                    return socket
-        except aiohttp.WSServerHandshakeError as error:
-            if error.status == 401:
-                await self._who(refused=headers)
-            # aiohttp drops the sentence; the same request without the upgrade is refused with it.
-            async with self._answer("GET", path, query=query):
-                raise PluginError(f"the Kubernetes API opens no stream: {error.status}") from None
+        who = await self._who()
+        for last in (False, True):
+            try:
+                with faults():
+                    async with asyncio.timeout(self._timeout.total):
+                        socket: ClientWebSocketResponse = await self._access.session.ws_connect(
+                            self._url(path, query),
+                            headers=who,
+                            protocols=protocols,
+                            autoping=False,
+                            **self._access.options,
+                        )
+                        return socket
+            except aiohttp.WSServerHandshakeError as error:
+                if error.status == 401 and not last:
+                    who = await self._who(refused=who)
+                    continue
+                refused = refusal(Reply(error.status, "", error.headers or {}, b""))
+                if isinstance(refused, TransientError):
+                    raise refused from None
+                # aiohttp drops the sentence; the same request without the upgrade gets it again.
+                async with self._answer("GET", path, query=query):
+                    raise refused from None
+        raise AssertionError("the second try returns or raises")
 
     async def _request(
         self,
@@ -192,7 +195,7 @@ class Kubernetes:
         query: Query = (),
     ) -> Object:
         async with self._answer(method, path, body, content_type, query) as response:
-            return _decode(await response.read())
+            return decode(await response.read())
 
     @asynccontextmanager
     async def _answer(
@@ -211,7 +214,7 @@ class Kubernetes:
         if data is not None:
             own["Content-Type"] = content_type
         who = await self._who()
-        with _faults():
+        with faults():
             for last in (False, True):
                 async with self._access.session.request(
                     method,
@@ -226,13 +229,13 @@ class Kubernetes:
                         try:
                             yield response
                         finally:
-                            _abandon(response)
+                            abandon(response)
                         return
                     answer = await response.read()
                     status, reason = response.status, response.reason or ""
                     reply = Reply(status, reason, response.headers, answer)
                 if status != 401 or last:  # else a token that has been replaced, most likely
-                    raise _refusal(reply)
+                    raise refusal(reply)
                 who = await self._who(refused=who)
 
     def _url(self, path: str, query: Query) -> "URL":
@@ -247,59 +250,3 @@ class Kubernetes:
             return await self._access.headers(refused)
         except TalonError as error:
             raise PluginError(f"no credentials for the Kubernetes API: {error}") from None
-
-
-def _abandon(response: "ClientResponse") -> None:
-    """Drop the connection of an answer that has not been read to its end, without farewell."""
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
-
-
-@contextmanager
-def _faults() -> Iterator[None]:
-    """Say what went wrong on the way to the server."""
-    import aiohttp
-
-    try:
-        yield
-    except TimeoutError:
-        raise TransientError("the Kubernetes API did not answer in time") from None
-    except aiohttp.WSServerHandshakeError:  # it did answer
-        raise
-    except aiohttp.ClientConnectorCertificateError as error:
-        text = f"the certificate of the Kubernetes API is not trusted: {error}"
-        raise PluginError(text) from None
-    except ValueError:  # a host that is no name of one
-        raise PluginError("the URL of the Kubernetes API is invalid") from None
-    except (aiohttp.ClientError, OSError) as error:
-        text = f"the Kubernetes API cannot be reached: {reason(error)}"
-        raise TransientError(text) from None
-
-
-def _decode(answer: bytes) -> Object:
-    try:
-        document = msgspec.json.decode(answer)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise PluginError("the Kubernetes API answered with something else than a JSON object")
-    return document
-
-
-def _refusal(reply: Reply) -> PluginError:
-    """Return what the status of *reply* means, with the sentence the server gave."""
-    try:
-        status = _decode(reply.body)
-    except PluginError:
-        status = {}
-    line = f"{reply.status} {status.get('reason') or reply.reason}".rstrip()
-    message = printable(str(status.get("message") or ""))[:_SHOWN]
-    text = f"{message} ({line})" if message else f"the Kubernetes API answered {line}"
-    if reply.status == 404:
-        return NotFound(text)
-    if reply.status == 409:
-        return Conflict(text)
-    if reply.transient:
-        return TransientError(text, retry_after=reply.retry_after)
-    return PluginError(text)

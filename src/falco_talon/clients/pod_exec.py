@@ -34,21 +34,27 @@ _SHOWN: Final = 1024
 
 # Values are arguments, "$1" and so on: the shell takes them as they are, whatever is in them.
 _START: Final = (
-    'echo "$$"; n=$1; shift; '
-    'while [ "$n" -gt 0 ]; do export "$1"; shift; n=$((n-1)); done; exec "$@"'
+    'echo "$$"; n=$1; shift; while [ "$n" -gt 0 ]; do export "$1"; shift; n=$((n-1)); done; '
 )
+_GO_ON: Final = 'exec "$@"'
+# It ends when we have everything: what is under way when it ends may be dropped on the way.
+_SEALED: Final = 's=$1; shift; "$@" </dev/null; c=$?; printf %s "$s"; read -r s; exit "$c"'
 # The runtime makes each command a session of its own: its children are in its process group.
 _END: Final = 'kill -s KILL -- "-$1" || kill -s KILL "$1"'
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended; ``truncated`` says that it wrote more than was kept."""
+    """How a command ended; ``truncated`` says that it wrote more than was kept.
+
+    ``lost`` says that a sealed command was ended by somebody else: its stdout may lack an end.
+    """
 
     exit_code: int
     stdout: bytes = field(repr=False)
     stderr: bytes = field(repr=False)
     truncated: bool = False
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,19 @@ class Command:
     end_at_limit: bool = False
     stdin_end: bytes = b""
     """What ends stdin where it cannot be closed (v4): ``exit`` for a shell."""
+    seal: str = ""
+    """What is to follow its stdout, so that all of that arrives: some ASCII that cannot be guessed.
+    It ends when we confirm that. Else, under load, the end of a long output may be lost on the way
+    and the status be success. It has no stdin of its own, and ``end_at_limit`` goes with it.
+    """
 
     @property
     def started(self) -> list[str]:
         """The words that are really run: they tell the process id, set the variables and go on."""
         variables = [f"{name}={value}" for name, value in self.variables.items()]
-        return [self.shell, "-c", _START, "sh", str(len(variables)), *variables, *self.arguments]
+        words = [str(len(variables)), *variables]
+        words += [self.seal, *self.arguments] if self.seal else self.arguments
+        return [self.shell, "-c", _START + (_SEALED if self.seal else _GO_ON), "sh", *words]
 
 
 async def run(
@@ -92,7 +105,7 @@ async def run(
         was lost; a command that ends with whatever exit code is no error.
     """
     query = [("container", container), ("stdout", "true"), ("stderr", "true")]
-    if command.stdin:
+    if command.stdin or command.seal:
         query.append(("stdin", "true"))
     query += [("command", word) for word in command.started]
     process = _Process(command)
@@ -126,6 +139,9 @@ class _Process:
         self.id = b""
         self.status: dict[str, Any] | None = None
         self.full = False
+        self.sealed = False
+        """Whether all of a sealed command's stdout has come with the last message."""
+        self._seal = command.seal.encode()
         self._truncated = False
         self._head: bytes | None = b""
         # A BytesIO gives its bytes away without a copy of them.
@@ -144,7 +160,10 @@ class _Process:
             data = self._take_id(bytes(data))
         output = self._outputs[channel]
         left = self.command.limit - output.tell()
+        if channel == _STDOUT:
+            left += len(self.command.seal)
         output.write(data[:left])
+        self.sealed = bool(self._seal) and channel == _STDOUT and self._is_sealed()
         if len(data) > left:
             self._truncated = True
             self.full = self.command.end_at_limit
@@ -174,8 +193,22 @@ class _Process:
         :raises PluginError: if it never began.
         """
         code = _exit_code(self.status) if self.status is not None else 0
+        lost = not self._break_seal()
         stdout, stderr = (self._outputs[channel].getvalue() for channel in (_STDOUT, _STDERR))
-        return Outcome(code, stdout, stderr, self._truncated)
+        return Outcome(code, stdout, stderr, self._truncated, lost and not self._truncated)
+
+    def _is_sealed(self) -> bool:
+        with self._outputs[_STDOUT].getbuffer() as written:
+            return written[-len(self._seal) :] == self._seal
+
+    def _break_seal(self) -> bool:
+        """Take the seal off stdout; false if it is not there."""
+        if not self._seal:
+            return True
+        output, sealed = self._outputs[_STDOUT], self._is_sealed()
+        size = output.tell() - len(self._seal) if sealed else output.tell()
+        output.truncate(min(size, self.command.limit))
+        return sealed
 
 
 def _status(data: bytes) -> dict[str, Any]:
@@ -219,10 +252,16 @@ async def _exchange(socket: "ClientWebSocketResponse", process: _Process) -> Non
     async with asyncio.TaskGroup() as tasks:
         sending = tasks.create_task(_send(socket, process.command))
         async for message in socket:
+            if message.type is aiohttp.WSMsgType.PING:
+                with suppress(ConnectionError):  # closed by the server; there may be more to read
+                    await socket.pong(message.data)
             if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
                 continue
             if not process.take(message.data):
                 break
+            if process.sealed:
+                with suppress(ConnectionError):
+                    await socket.send_bytes(bytes([_STDIN]) + b"\n")
         sending.cancel()
 
 

@@ -61,6 +61,8 @@ def _text(fault: ErrorDetails, model: type[BaseModel], values: Mapping[str, Any]
 
 def _found(values: Any, path: KeyPath) -> str:
     for part in path:
+        if isinstance(values, str):  # a list in a variable
+            break
         try:
             values = values[part]
         except (KeyError, IndexError, TypeError):

@@ -76,6 +76,8 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 def _allowed(field: FieldInfo) -> str:
     kind = _members(field.annotation)[0]
+    if isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["allowed"])
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(typing.get_args(kind))
     if typing.get_origin(kind) is tuple:

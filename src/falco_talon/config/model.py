@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -20,6 +21,7 @@ from falco_talon.config.environment import overlay
 from falco_talon.config.faults import describe
 from falco_talon.config.settings import NotifierSettings
 from falco_talon.errors import ConfigError
+from falco_talon.protected import PROTECTED, Protected
 
 _STATE_DIR = Path("/var/lib/falco-talon")
 
@@ -53,7 +55,9 @@ class Deduplication(_Section):
     """Deduplication of events, here and among replicas."""
 
     leader_election: bool = Field(
-        True, description="elect one replica whose stream knows every event"
+        True,
+        description="elect one of the replicas, whose stream takes the events of all, so that "
+        "equal ones are found; needs a cluster and `nats.shared_secret_file`",
     )
     time_window_seconds: int = Field(
         5, ge=0, description="an equal event within that time is dropped; 0 keeps every event"
@@ -109,7 +113,10 @@ class Engine(_Section):
         32, ge=1, le=1024, description="events worked on at a time (one per target)"
     )
     action_timeout_seconds: float = Field(
-        60, gt=0, le=86400, description="seconds that one action may take"
+        60,
+        gt=0,
+        le=86400,
+        description="seconds that one action may take, unless its rule says otherwise (`timeout`)",
     )
     max_attempts: int = Field(
         5,
@@ -117,6 +124,25 @@ class Engine(_Section):
         le=1000,
         description="interrupted runs (crash, lost bus, shutdown) after which an event becomes a "
         "dead letter",
+    )
+
+
+def _check_protected(entry: str) -> str:
+    Protected((entry,))
+    return entry
+
+
+class Guard(_Section):
+    """What bounds the harm that rules can do."""
+
+    protected: Annotated[
+        tuple[Annotated[str, AfterValidator(_check_protected)], ...], BeforeValidator(_split)
+    ] = Field(
+        PROTECTED,
+        json_schema_extra={"allowed": "a list of namespaces, `@own`, resource/name, resource/*"},
+        description="what no action terminates, evicts, deletes, cordons or cuts off: a namespace "
+        "with everything in it, `@own` for the one that the daemon runs in, a single object "
+        "(`namespaces/default`, `nodes/control-plane-1`) or a whole resource (`clusterroles/*`)",
     )
 
 
@@ -131,6 +157,12 @@ class Nats(_Section):
     user: str = Field("", description="user at the external NATS")
     password: SecretStr = Field(SecretStr(""), description="its password")
     token: SecretStr = Field(SecretStr(""), description="token, in place of user and password")
+    nkey_seed_file: Path | None = Field(
+        None, description="file with the seed of our nkey, in place of user and password"
+    )
+    credentials_file: Path | None = Field(
+        None, description="`.creds` file (JWT and seed), in place of user and password"
+    )
     ca_file: Path | None = Field(
         None, description="certificates to trust, in place of the system's"
     )
@@ -142,6 +174,20 @@ class Nats(_Section):
     server: Path | None = Field(
         None,
         description="path of `nats-server`; unset: the one on PATH, else the installed package's",
+    )
+    shared_secret_file: Path | None = Field(
+        None,
+        description="file with a secret (16 bytes or more) that all replicas share; with it and "
+        "`deduplication.leader_election`, the daemon's own server lets them in on `peer_port`",
+    )
+    peer_port: int = Field(
+        4222, ge=1, le=65535, description="port for the other replicas; unused without them"
+    )
+    peer_address: str = Field(
+        "",
+        pattern=r"^[^\s,/@_]*$",
+        description="host, or host:port, by which they reach this replica; empty: the variable "
+        "`POD_IP`, else the address of this machine",
     )
     store_dir: Path | None = Field(
         None,
@@ -210,6 +256,7 @@ class Config(_Section):
     )
     deduplication: Deduplication = Deduplication()
     engine: Engine = Engine()
+    guard: Guard = Guard()
     nats: Nats = Nats()
     otel: Otel = Otel()
     aws: Aws = Aws()

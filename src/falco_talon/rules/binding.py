@@ -13,7 +13,7 @@ from falco_talon.event import Event
 from falco_talon.plugin import Actionner, Context, Output, Plugin
 from falco_talon.rules.blocks import nearest
 from falco_talon.rules.match import Matcher
-from falco_talon.rules.model import Action, Fault, Place, Rule, RulesError, RuleSet, flag
+from falco_talon.rules.model import Action, Fault, Place, Rule, RulesError, RuleSet, flag, seconds
 from falco_talon.rules.nodes import MapNode, Scalar, value_of
 from falco_talon.rules.parameters import decode
 from falco_talon.rules.validate import FULL_NAME
@@ -27,8 +27,9 @@ _SURE = 0.8
 class BoundAction(Struct, frozen=True):
     """An action, ready to run.
 
-    ``parameters`` are the merged ones as plain values; ``flags`` the texts of ``continue`` and
-    ``ignore_errors`` where the rules give them.
+    ``timeout_seconds`` is None if the rules say nothing of it; ``parameters`` are the merged ones
+    as plain values; ``flags`` the texts of ``continue`` and ``ignore_errors`` where the rules give
+    them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class BoundAction(Struct, frozen=True):
     actionner: Actionner
     continue_: bool
     ignore_errors: bool = False
+    timeout_seconds: float | None = None
     contexts: tuple[Context, ...] = ()
     output: Output | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -171,6 +173,7 @@ class _Binder:
             actionner=actionner,
             continue_=kind.continue_ if own is None else own,
             ignore_errors=flag(action.ignore_errors) is True,
+            timeout_seconds=seconds(action.timeout),
             contexts=contexts,
             output=output,
             parameters=value_of(action.parameters),

@@ -130,6 +130,7 @@ def _read_action(reader: "_Reader") -> Action:
         parameters=reader.map("parameters"),
         continue_=reader.text("continue"),
         ignore_errors=reader.text("ignore_errors"),
+        timeout=reader.text("timeout"),
         contexts=(*reader.texts("additional_contexts"), *reader.texts(keys.CONTEXTS_ALIAS)),
         output=OutputRef(output.text("target"), output.map("parameters")),
         place=Place.of(reader.node),

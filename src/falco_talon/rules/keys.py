@@ -18,6 +18,9 @@ ACTION: Mapping[str, str] = {
     "parameters": "Parameters of the actionner.",
     "continue": "Whether the next action of the rule is run (default: as the actionner has it).",
     "ignore_errors": "Whether the next action is run even if this one fails (default: false).",
+    "timeout": "How long the action may take, and how long the storing of what it brings back: "
+    "seconds, or 90s, 5m, 1h (default: engine.action_timeout_seconds of the configuration, and the "
+    "duration that the parameters of the action give it).",
     "additional_contexts": "Contexts that are fetched for the action.",
     "output": "Where to store what the actionner brings back.",
 }

@@ -4,6 +4,7 @@ They are Structs, not dataclasses: a check of a hundred rules is done before a d
 even defined.
 """
 
+import re
 from typing import Literal, Self
 
 import msgspec
@@ -13,6 +14,10 @@ from falco_talon.errors import TalonError
 from falco_talon.rules.nodes import NOTHING, MapNode, Node, Scalar
 
 Severity = Literal["error", "warning"]
+
+MAX_TIMEOUT_SECONDS = 86400
+_DURATION = re.compile(r"((?:0|[1-9]\d{0,8})(?:\.\d{1,9})?)([smh]?)", re.ASCII)
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Place(Struct, frozen=True, order=True):
@@ -107,7 +112,8 @@ class OutputRef(Struct, frozen=True):
 class Action(Struct, frozen=True):
     """An action of a rule, or an action block: the same keys. Texts not given are empty.
 
-    ``continue_`` and ``ignore_errors`` are the texts of the file; :func:`flag` reads them.
+    ``continue_`` and ``ignore_errors`` are the texts of the file; :func:`flag` reads them, and
+    :func:`seconds` reads ``timeout``.
     """
 
     name: Scalar
@@ -116,6 +122,7 @@ class Action(Struct, frozen=True):
     parameters: MapNode = field(default_factory=MapNode)
     continue_: Scalar = NOTHING
     ignore_errors: Scalar = NOTHING
+    timeout: Scalar = NOTHING
     contexts: tuple[Scalar, ...] = ()
     output: OutputRef = OutputRef()
     place: Place | None = None
@@ -170,3 +177,15 @@ class RuleSet(Struct, frozen=True):
 def flag(text: str) -> bool | None:
     """Return what a flag of a rule or action says; None if it is not given (or wrong)."""
     return {"true": True, "false": False}.get(text)
+
+
+def seconds(text: str) -> float | None:
+    """Return the seconds of a duration (``90``, ``1.5s``, ``5m``, ``1h``).
+
+    None if it is not given, is none, or is not more than 0 and at most a day.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        return None
+    value = float(found[1]) * _UNITS[found[2]]
+    return value if 0 < value <= MAX_TIMEOUT_SECONDS else None

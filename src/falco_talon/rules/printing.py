@@ -54,6 +54,7 @@ def _action(action: Action) -> dict[str, Any]:
         actionner=_quoted(action.actionner),
         continue_=_quoted(action.continue_),
         ignore_errors=_quoted(action.ignore_errors),
+        timeout=_number(action.timeout),
         additional_contexts=[_quoted(name) for name in action.contexts],
     )
 
@@ -75,6 +76,11 @@ def _given(**values: Any) -> dict[str, Any]:
 def _quoted(text: str) -> Scalar:
     """Return the text as one that means nothing else."""
     return Scalar(text)
+
+
+def _number(text: str) -> Scalar:
+    """Return the text as the number that it may be (``90``, but ``2m`` stays a text)."""
+    return Scalar(text, plain=True)
 
 
 def _sorted(node: Any) -> Any:

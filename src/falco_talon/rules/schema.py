@@ -15,12 +15,19 @@ from falco_talon.catalog import Catalog
 from falco_talon.plugin import Plugin
 from falco_talon.rules import keys
 from falco_talon.rules.criteria import PRIORITIES
+from falco_talon.rules.model import MAX_TIMEOUT_SECONDS
 
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": ["string", "number", "boolean", "null"]}
 _TEXTS: Schema = {"type": ["array", "null"], "items": {"type": ["string", "number", "boolean"]}}
 _FLAG: Schema = {"enum": [True, False, *keys.FLAGS]}
+_TIMEOUT: Schema = {
+    "type": ["number", "string", "null"],
+    "exclusiveMinimum": 0,
+    "maximum": MAX_TIMEOUT_SECONDS,
+    "pattern": r"^\d+(\.\d+)?[smh]?$",
+}
 _SCALARS = ["string", "number", "boolean", "null"]
 """What a parameter that is a text takes: any scalar, by its literal text."""
 
@@ -80,6 +87,7 @@ def _action_types(catalog: Catalog) -> dict[str, Schema]:
         "parameters": {"type": ["object", "null"]},
         "continue": _FLAG,
         "ignore_errors": _FLAG,
+        "timeout": _TIMEOUT,
         "additional_contexts": _names(catalog.contexts),
         "output": {"$ref": "#/$defs/output"},
     }

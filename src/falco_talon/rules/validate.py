@@ -12,7 +12,7 @@ from falco_talon.rules.criteria import (
     parse_terms,
 )
 from falco_talon.rules.keys import FLAGS
-from falco_talon.rules.model import Action, Fault, Place, Rule
+from falco_talon.rules.model import MAX_TIMEOUT_SECONDS, Action, Fault, Place, Rule, seconds
 from falco_talon.rules.nodes import Node, Scalar
 
 FULL_NAME = re.compile(r"[a-z0-9]+:[a-z0-9]+")
@@ -56,6 +56,7 @@ class Validator:
             )
         self._flag(rule, "continue", action.continue_, action)
         self._flag(rule, "ignore_errors", action.ignore_errors, action)
+        self._check_timeout(rule, action)
         output = action.output
         if output.target and not output.parameters:
             self._note(rule, "missing 'parameters' for the output", output.target, action)
@@ -63,6 +64,18 @@ class Validator:
             where = next(iter(output.parameters))
             text = "the output has no 'target' and is ignored"
             self._note(rule, text, where, action, severity="warning")
+
+    def _check_timeout(self, rule: Rule, action: Action) -> None:
+        if action.timeout and seconds(action.timeout) is None:
+            self._note(
+                rule,
+                f"'timeout' must be a duration above 0, of {MAX_TIMEOUT_SECONDS} seconds at most",
+                action.timeout,
+                action,
+                key="timeout",
+                value=action.timeout,
+                allowed=("seconds, or 90s, 5m, 1h",),
+            )
 
     def _missing_actionner(self, rule: Rule, action: Action) -> None:
         self._note(
