@@ -1,6 +1,8 @@
 """The contract that every plugin of the catalogue keeps."""
 
+import itertools
 import re
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -12,7 +14,7 @@ from falco_talon.catalog import Catalog
 from falco_talon.clients import Clients
 from falco_talon.errors import CheckError
 from falco_talon.event import Event
-from falco_talon.plugin import Actionner, Notifier, Output, Plugin
+from falco_talon.plugin import Actionner, Notifier, Output, Plugin, PolicyRule
 
 CATALOG = Catalog.load()
 ACTIONNERS = list(CATALOG.actionners.values())
@@ -124,6 +126,21 @@ def test_permissions(plugin: type[Plugin]) -> None:
     assert "*" not in chain.from_iterable(asked)
 
 
+@pytest.mark.parametrize("plugin", PLUGINS, ids=_name)
+def test_needs(plugin: type[Plugin]) -> None:
+    """What the parameters of the example need is part of what the class states."""
+
+    def single(rules: Iterable[PolicyRule]) -> set[tuple[str, ...]]:
+        return {
+            each
+            for rule in rules
+            for each in itertools.product(rule.api_groups, rule.resources, rule.verbs)
+        }
+
+    made = plugin(plugin.Parameters.model_validate(_parameters(plugin)), Clients())
+    assert single(made.needs({})) <= single(plugin.permissions)
+
+
 @pytest.mark.parametrize("plugin", ACTIONNERS, ids=_name)
 def test_sources(plugin: type[Actionner]) -> None:
     """An actionner is for event sources that there are."""
@@ -168,6 +185,8 @@ def test_order() -> None:
         "kubernetes:cordon",
         "kubernetes:drain",
         "kubernetes:download",
+        "kubernetes:tcpdump",
+        "kubernetes:sysdig",
         "http:request",
     ]
     assert list(CATALOG.outputs) == ["local:file"]

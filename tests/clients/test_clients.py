@@ -40,8 +40,8 @@ async def test_close_twice() -> None:
         _ = clients.http
 
 
-async def test_an_error_is_remembered(tmp_path: Path) -> None:
-    """AC-29: after a failed opening the client says why, each time; the others are open."""
+async def test_ac_29_an_error_is_remembered(tmp_path: Path) -> None:
+    """After a failed opening the client says why, each time; the others are open."""
     async with Clients(kubeconfig=tmp_path / "absent") as clients:
         for _ in range(2):
             with pytest.raises(TalonError, match="absent' cannot be read: No such file"):

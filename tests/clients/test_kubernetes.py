@@ -119,8 +119,8 @@ async def test_invalid_objects(kubernetes: Kubernetes, namespace: str) -> None:
     assert type(raised.value) is PluginError
 
 
-async def test_requests_run_at_once(kubernetes: Kubernetes) -> None:
-    """AC-31: two hundred requests are not held to five a second."""
+async def test_ac_31_requests_run_at_once(kubernetes: Kubernetes) -> None:
+    """Two hundred requests are not held to five a second."""
     async with asyncio.timeout(10):
         answers = await asyncio.gather(
             *(kubernetes.get(path("namespaces", "default")) for _ in range(200))
@@ -149,10 +149,10 @@ async def test_requests_run_at_once(kubernetes: Kubernetes) -> None:
         pytest.param(Answer(fault="garbage"), TransientError, "cannot be reached", id="no HTTP"),
     ],
 )
-async def test_faults(
+async def test_ac_14_faults(
     failing: Kubernetes, endpoint: Endpoint, answer: Answer, error: type[PluginError], text: str
 ) -> None:
-    """AC-14: each fault is what it is, and only those that may pass are worth another try."""
+    """Each fault is what it is, and only those that may pass are worth another try."""
     endpoint.answers = [answer]
     with pytest.raises(PluginError, match=text) as raised:
         await failing.patch(path("nodes", "n"), {})

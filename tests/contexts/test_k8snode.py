@@ -1,17 +1,31 @@
 """k8snode, from the real API server."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from falco_talon.actionners.kubernetes.exec import Exec
+from falco_talon.catalog import Catalog
 from falco_talon.clients import Clients
 from falco_talon.contexts.k8snode import K8sNode
 from falco_talon.errors import CheckError, PluginError
 from falco_talon.event import Event
-from tests.actionners.conftest import CreatePod, about
+from falco_talon.rules.binding import bind
+from falco_talon.rules.load import read
+from tests.actionners.conftest import CreatePod, Running, about
 from tests.cluster.cluster import Cluster
+
+RULE = """
+- rule: Shell
+  match: {rules: [Shell]}
+  actions:
+    - action: Ask
+      actionner: kubernetes:exec
+      parameters: {command: 'echo "$NODE_HOSTNAME"'}
+      additional_contexts: [k8snode]
+"""
 
 
 @pytest.fixture
@@ -81,6 +95,20 @@ async def test_pod_without_node(clients: Clients, namespace: str, create_pod: Cr
         await K8sNode(clients).fetch(about(namespace, "web"))
 
 
-def test_who_uses_it() -> None:
+def test_ac_01_who_uses_it() -> None:
     """AC-1: the actionners that can use contexts say so."""
     assert Exec.use_context
+
+
+async def test_ac_01_in_a_container(clients: Clients, running: Running, tmp_path: Path) -> None:
+    """AC-1: a rule asks for the context, it is fetched, and a command in the pod can use it."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULE)
+    (rule,) = bind(read([file]), Catalog.load(), clients).rules
+    (action,) = rule.actions
+    (context,) = action.contexts
+    event = running.about()
+    known = await context.fetch(event)
+    result = await action.actionner.run(event.with_context(known))
+    (node,) = running.cluster.ready_nodes()
+    assert result.text.strip() == known["node.hostname"] == node

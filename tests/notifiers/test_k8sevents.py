@@ -1,7 +1,6 @@
 """k8sevents, read back from the real API server."""
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from kubernetes_asyncio.client import Configuration
 from falco_talon.clients import Clients
 from falco_talon.clients.access import Access
 from falco_talon.clients.kubernetes import Kubernetes
-from falco_talon.errors import PluginError, TransientError
+from falco_talon.errors import TransientError
 from falco_talon.notifiers.k8sevents import K8sEvents
 from falco_talon.report import Report
 from tests.cluster.cluster import Cluster, Resource
@@ -192,33 +191,6 @@ async def test_long_texts(
     assert 1020 < len(made["message"].encode()) <= 1024
     assert made["message"].rstrip(letter).rstrip("?").endswith("Event: ")
     assert (len(made["reason"]), len(made["action"])) == (128, 128)
-
-
-async def test_permissions(
-    cluster: Cluster, namespace: str, tmp_path: Path, node: Resource
-) -> None:
-    """The stated permissions suffice, and without any one of them something is refused."""
-    about_node = report(namespace, objects={"node": namespace})
-    rules = [
-        {"apiGroups": [""], "resources": [resource], "verbs": list(rule.verbs)}
-        for rule in K8sEvents.permissions
-        for resource in rule.resources
-    ]
-    for number, allowed in enumerate(
-        [rules, *(rules[:cut] + rules[cut + 1 :] for cut in range(len(rules)))]
-    ):
-        kubeconfig = tmp_path / str(number)
-        cluster.service_account_kubeconfig(namespace, f"robot-{number}", allowed, kubeconfig)
-        async with Clients(kubeconfig=kubeconfig) as clients:
-            await clients.ready({"kubernetes"})
-            plugin = K8sEvents(K8sEvents.Parameters(), clients)
-            if allowed == rules:
-                await plugin.run(report(namespace))
-                await plugin.run(about_node)
-                continue
-            with pytest.raises(PluginError, match="403 Forbidden"):
-                for told in (report(namespace), about_node):
-                    await plugin.run(told)
 
 
 async def test_faults_are_transient(endpoint: Endpoint) -> None:

@@ -11,6 +11,7 @@ from falco_talon.actionners.kubernetes.label import Label
 from falco_talon.actionners.kubernetes.log import Log
 from falco_talon.actionners.kubernetes.networkpolicy import NetworkPolicy
 from falco_talon.actionners.kubernetes.script import Script
+from falco_talon.actionners.kubernetes.sysdig import Sysdig
 from falco_talon.actionners.kubernetes.tcpdump import Tcpdump
 from falco_talon.actionners.kubernetes.terminate import Terminate
 from falco_talon.plugin import Actionner
@@ -28,5 +29,6 @@ ACTIONNERS: tuple[type[Actionner], ...] = (
     Drain,
     Download,
     Tcpdump,
+    Sysdig,
     Request,
 )

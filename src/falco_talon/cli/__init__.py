@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from falco_talon.cli import catalogue, completion, events, rules, version
+from falco_talon.cli import catalogue, completion, events, rbac, rules, version
 from falco_talon.cli.options import ConfigFile, RulesFiles, read_config, remember
 from falco_talon.errors import TalonError
 
@@ -63,6 +63,7 @@ def demo() -> None:
     asyncio.run(show(os.environ.get("KUBECONFIG")))
 
 
+rules.rules.command()(rbac.rbac)
 app.add_typer(rules.rules)
 app.add_typer(catalogue.actionners)
 app.add_typer(catalogue.outputs)

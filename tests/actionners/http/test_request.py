@@ -159,12 +159,25 @@ async def test_statuses(
         assert raised.value.retry_after == 3
 
 
-@pytest.mark.parametrize("fault", ["hang", "reset", "garbage"])
+@pytest.mark.parametrize("fault", ["reset", "garbage"])
 async def test_faults(clients: Clients, endpoint: Endpoint, fault: Any) -> None:
-    """No answer is worth another try, and the wait for it is bounded."""
+    """A lost connection is worth another try."""
     endpoint.answers = [Answer(fault=fault)]
     with pytest.raises(TransientError):
         await run(clients, endpoint.url, timeout_seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    ("method", "error"), [("POST", PluginError), ("PUT", PluginError), ("get", TransientError)]
+)
+async def test_no_answer_in_time(
+    clients: Clients, endpoint: Endpoint, method: str, error: type[PluginError]
+) -> None:
+    """What has been sent may have been done: only what reads is sent again."""
+    endpoint.answers = [Answer(fault="hang")]
+    with pytest.raises(PluginError, match=r"no answer from '.*' within 0\.2 s") as raised:
+        await run(clients, endpoint.url, method=method, timeout_seconds=0.2)
+    assert type(raised.value) is error
 
 
 async def test_nothing_listens(clients: Clients, unused_url: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from falco_talon.actionners.kubernetes.delete import Delete
+from falco_talon.actionners.kubernetes.delete import Delete, _custom
 from falco_talon.clients import Clients
 from falco_talon.errors import CheckError, Ignored
 from falco_talon.event import Event
@@ -73,7 +73,9 @@ def is_gone(cluster: Cluster, path: str) -> bool:
 
 
 @pytest.mark.parametrize("resource", KINDS)
-async def test_kinds(resource: str, clients: Clients, cluster: Cluster, namespace: str) -> None:
+async def test_ac_25_kinds(
+    resource: str, clients: Clients, cluster: Cluster, namespace: str
+) -> None:
     """AC-25: each kind can be deleted, pods too."""
     api, content, singular = KINDS[resource]
     path = f"{api}/namespaces/{namespace}/{resource}"
@@ -92,6 +94,21 @@ async def test_namespace(clients: Clients, cluster: Cluster) -> None:
         f"the namespace '{name}' has been deleted", {"name": name, "resource": "namespaces"}
     )
     assert is_gone(cluster, f"/api/v1/namespaces/{name}")
+
+
+async def test_namespace_that_is_being_deleted(
+    clients: Clients, cluster: Cluster, namespace: str
+) -> None:
+    """To delete it once more is no failure."""
+    path = f"/api/v1/namespaces/{namespace}"
+    held = {"metadata": {"name": "a", "finalizers": ["example.com/held"]}}
+    cluster.request("POST", f"{path}/configmaps", held)
+    event = audit("namespaces", namespace, None)
+    await delete(clients, event)
+    cluster.wait_for(lambda: is_gone(cluster, path), what="the deletion to begin")
+    assert (await delete(clients, event)).text == f"the namespace '{namespace}' has been deleted"
+    patch = {"metadata": {"finalizers": None}}
+    cluster.request("PATCH", f"{path}/configmaps/a", patch, "application/merge-patch+json")
 
 
 async def test_pods_of_a_job(clients: Clients, node_cluster: Cluster, namespace: str) -> None:
@@ -120,7 +137,7 @@ async def test_pods_of_a_job(clients: Clients, node_cluster: Cluster, namespace:
         pytest.param("namespaces", "talon", None, id="our namespace"),
     ],
 )
-async def test_protected(
+async def test_ac_25_protected(
     resource: str, name: str, namespace: Any, clients: Clients, cluster: Cluster, monkeypatch: Any
 ) -> None:
     """AC-25: what the cluster and Falco Talon live on is never deleted."""
@@ -129,6 +146,39 @@ async def test_protected(
     monkeypatch.setattr(before, "delete", None)  # nothing is even asked
     with pytest.raises(Ignored, match="protected"):
         await delete(clients, audit(resource, name, namespace))
+
+
+async def test_unprotected(cluster: Cluster, namespace: str) -> None:
+    """With another list a ClusterRole can be deleted, and what the list has cannot."""
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    cluster.request("POST", path, {"metadata": {"name": f"{namespace}:role"}})
+    async with Clients(kubeconfig=cluster.kubeconfig, protected=[namespace]) as clients:
+        await clients.ready({"kubernetes"})
+        result = await delete(clients, audit("clusterroles", f"{namespace}:role", None))
+        with pytest.raises(Ignored, match=f"in the protected namespace '{namespace}'"):
+            await delete(clients, audit("configmaps", "kube-root-ca.crt", namespace))
+    assert result.text == f"the clusterrole '{namespace}:role' has been deleted"
+    assert is_gone(cluster, f"{path}/{namespace}:role")
+
+
+@pytest.mark.parametrize(
+    ("group", "custom"),
+    [
+        ("apps", False),
+        ("rbac.authorization.k8s.io", False),
+        ("flowcontrol.apiserver.k8s.io", False),
+        ("metrics.k8s.io", False),
+        ("gateway.networking.k8s.io", True),
+        ("cluster.x-k8s.io", True),
+        ("example.com", True),
+    ],
+)
+def test_groups(group: str, custom: bool) -> None:
+    """The kinds of Kubernetes itself that we do not know are no custom resources."""
+    resource = {"resource": "gadgets", "verbs": ["delete"], "scope": "Namespaced"}
+    version = {"version": "v1", "resources": [resource]}
+    discovered = {"items": [{"metadata": {"name": group}, "versions": [version]}]}
+    assert list(_custom(discovered, "gadgets")) == ([(f"{group}/v1", True)] if custom else [])
 
 
 @pytest.fixture
@@ -176,10 +226,32 @@ async def test_custom_resources(
         if group.startswith("one"):
             await delete(clients, audit(plural, "a", namespace))
             assert is_gone(cluster, f"{where}/a")
+    with pytest.raises(CheckError, match=r"missing target namespace"):
+        await delete(clients, audit(plural, "a", None, **{"ka.uri": f"{where}/a"}))
     with pytest.raises(CheckError, match=r"several such resources: in one.*/v1, two.*/v1"):
         await delete(clients, audit(plural, "a", namespace))
     await delete(clients, audit(plural, "a", namespace, **{"ka.uri": f"{where}/a?x=y"}))
     assert is_gone(cluster, f"{where}/a")
+
+
+async def test_custom_kind_called_like_a_built_in(
+    clients: Clients, cluster: Cluster, namespace: str, custom_resource: Callable[..., str]
+) -> None:
+    """The audited URI tells a custom `configmaps` from the built-in one, which stays."""
+    group = f"config.{namespace}.test"
+    api = custom_resource(group, plural="configmaps")
+    where = f"{api}/namespaces/{namespace}/configmaps"
+    cluster.request(
+        "POST", f"/api/v1/namespaces/{namespace}/configmaps", {"metadata": {"name": "a"}}
+    )
+    body = {"apiVersion": f"{group}/v1", "kind": "Configmaps", "metadata": {"name": "a"}}
+    cluster.request("POST", where, body)
+    await delete(clients, audit("configmaps", "a", namespace, **{"ka.uri": f"{where}/a"}))
+    assert is_gone(cluster, f"{where}/a")
+    built_in = f"/api/v1/namespaces/{namespace}/configmaps/a"
+    assert not is_gone(cluster, built_in)
+    await delete(clients, audit("configmaps", "a", namespace, **{"ka.uri": built_in}))
+    assert is_gone(cluster, built_in)
 
 
 async def test_custom_resource_of_the_cluster(
@@ -190,8 +262,9 @@ async def test_custom_resource_of_the_cluster(
     api = custom_resource(group, "Cluster", plural)
     body = {"apiVersion": f"{group}/v1", "kind": plural.title(), "metadata": {"name": "a"}}
     cluster.request("POST", f"{api}/{plural}", body)
-    result = await delete(clients, audit(plural, "a", None))
+    result = await delete(clients, audit(plural, "a", "meaningless"))
     assert result.text == f"the {plural[:-1]} 'a' has been deleted"
+    assert result.objects == {"name": "a", "resource": plural}
     assert is_gone(cluster, f"{api}/{plural}/a")
 
 

@@ -5,10 +5,8 @@ draining the only real node would take the ground from under the other tests.
 """
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +15,15 @@ from pydantic import ValidationError
 from falco_talon.actionners.kubernetes.cordon import Cordon
 from falco_talon.actionners.kubernetes.drain import Drain
 from falco_talon.clients import Clients
-from falco_talon.errors import PluginError
+from falco_talon.errors import Ignored, PluginError
 from falco_talon.event import Event
 from falco_talon.plugin import Result
 from tests.actionners.conftest import CreatePod, about
 from tests.cluster.cluster import Cluster, Resource
 from tests.cluster.errors import ClusterError
+from tests.faults import Fault, FaultyApi, faulty_api
+
+__all__ = ["faulty_api"]
 
 READY = {
     "phase": "Running",
@@ -98,7 +99,9 @@ async def test_cordon(clients: Clients, cluster: Cluster, node: str, place: Crea
         assert cluster.request("GET", f"/api/v1/nodes/{node}")["spec"]["unschedulable"] is True
 
 
-async def test_drained(clients: Clients, cluster: Cluster, node: str, place: CreatePod) -> None:
+async def test_ac_26_drained(
+    clients: Clients, cluster: Cluster, node: str, place: CreatePod
+) -> None:
     """AC-26: the node is cordoned first; every pod on it is evicted, and no other."""
     for name in ("web", "b", "c"):
         place(name)
@@ -111,7 +114,9 @@ async def test_drained(clients: Clients, cluster: Cluster, node: str, place: Cre
     assert left(cluster, node) == {"elsewhere"}
 
 
-async def test_spared(clients: Clients, cluster: Cluster, node: str, place: CreatePod) -> None:
+async def test_ac_26_spared(
+    clients: Clients, cluster: Cluster, node: str, place: CreatePod
+) -> None:
     """AC-26: static pods and those of a DaemonSet stay, others if it is wished."""
     place("web")
     place("daemon", owner=owner("DaemonSet"))
@@ -124,7 +129,7 @@ async def test_spared(clients: Clients, cluster: Cluster, node: str, place: Crea
     assert left(cluster, node) == {"static"}
 
 
-async def test_own_pods_are_spared(
+async def test_ac_26_own_pods_are_spared(
     clients: Clients, cluster: Cluster, node: str, place: CreatePod, monkeypatch: Any
 ) -> None:
     """AC-26: what lives in our own namespace stays: nobody drains himself."""
@@ -171,7 +176,7 @@ def replica_set(cluster: Cluster, namespace: str) -> Callable[[int, int], Resour
     ("minimum", "evicted"),
     [("1", 3), ("3", 1), ("4", 0), ("67%", 1), ("100%", 1), ("34%", 2), ("0%", 3)],
 )
-async def test_healthy_replicas(
+async def test_ac_05_healthy_replicas(
     minimum: str,
     evicted: int,
     clients: Clients,
@@ -188,17 +193,18 @@ async def test_healthy_replicas(
     assert f"{evicted} pods evicted, {3 - evicted} ignored pods" in result.text
 
 
-async def test_unknown_replica_set(
+async def test_ac_02_unknown_replica_set(
     clients: Clients, cluster: Cluster, node: str, place: CreatePod
 ) -> None:
     """AC-2: a pod whose ReplicaSet cannot be asked stays and counts as an error."""
     place("web", owner=owner("ReplicaSet"))
-    place("b")
+    place("b", terminationGracePeriodSeconds=0)
     with pytest.raises(PluginError) as raised:
         await drain(clients, about(node, "web"), min_healthy_replicas="1")
     assert str(raised.value).startswith(
         f"the node '{node}' has not been fully drained: 0 pods ignored, 0 eviction errors,"
-        " 0 were not evicted during max_wait_period, 1 other errors; pod 'web': replicasets.apps"
+        " 0 were not evicted during max_wait_period, 1 other errors, 1 pods evicted;"
+        " error getting replica set for pod 'web': replicasets.apps"
     )
     assert left(cluster, node) == {"web"}
     result = await drain(
@@ -206,7 +212,7 @@ async def test_unknown_replica_set(
     )  # fmt: skip
     assert result.text == (
         f"the node '{node}' has been drained, errors are ignored:"
-        " 0 ignored pods, 0 eviction errors, 1 other errors"
+        " 0 ignored pods, 0 eviction errors, 1 other errors, 0 pods evicted"
     )
 
 
@@ -224,7 +230,9 @@ def budget(cluster: Cluster, namespace: str) -> str:
     return f"{path}/budget"
 
 
-async def test_budget(clients: Clients, node_cluster: Cluster, node: str, place: CreatePod) -> None:
+async def test_ac_26_budget(
+    clients: Clients, node_cluster: Cluster, node: str, place: CreatePod
+) -> None:
     """AC-26: a PodDisruptionBudget is respected; without a wait the first refusal counts."""
     budget(node_cluster, node)
     place("web", labels={"app": "kept"})
@@ -236,7 +244,7 @@ async def test_budget(clients: Clients, node_cluster: Cluster, node: str, place:
     assert left(node_cluster, node) == {"web"}
 
 
-async def test_budget_that_allows_later(
+async def test_ac_26_budget_that_allows_later(
     clients: Clients, node_cluster: Cluster, node: str, place: CreatePod
 ) -> None:
     """AC-26: an eviction that a budget forbids is tried again until the time is over."""
@@ -276,30 +284,132 @@ def test_time_needed() -> None:
     assert Drain(Drain.Parameters(), clients).duration_seconds == 0
 
 
-async def test_as_fast_as_kubectl(
-    clients: Clients, node_cluster: Cluster, node: str, place: CreatePod, kubectl: Path
+async def test_order(
+    clients: Clients, cluster: Cluster, node: str, place: CreatePod, priority: str
 ) -> None:
-    """A drain of 30 pods takes at most 1.2 times what `kubectl drain` takes."""
+    """The pod of the event goes first, then those of the lowest priority, then by name."""
+    options: dict[str, Any] = {"terminationGracePeriodSeconds": 60}
+    place("a-important", priorityClassName=priority, **options)
+    for name in ("c", "b", "web"):
+        place(name, **options)
+    await drain(clients, about(node, "web"), max_parallel_evictions=1)
+    pods = cluster.request("GET", f"/api/v1/namespaces/{node}/pods")["items"]
+    pods.sort(key=lambda pod: int(pod["metadata"]["resourceVersion"]))
+    assert [pod["metadata"]["name"] for pod in pods] == ["web", "b", "c", "a-important"]
 
-    def fill() -> None:
-        for number in range(30):
-            place(f"web-{number}", terminationGracePeriodSeconds=0)
-        node_cluster.request(
-            "PATCH", f"/api/v1/nodes/{node}", {"spec": {"unschedulable": None}},
-            "application/merge-patch+json",
-        )  # fmt: skip
 
-    fill()
-    words = [str(kubectl), "--kubeconfig", str(node_cluster.kubeconfig), "drain", node, "--force"]
-    started = time.monotonic()
-    await asyncio.to_thread(subprocess.run, words, check=True, capture_output=True)
-    theirs = time.monotonic() - started
-    fill()
-    started = time.monotonic()
-    result = await drain(clients, about(node, "web-0"), max_wait_period=30)
-    ours = time.monotonic() - started
-    assert result.text.endswith("30 pods evicted, 0 ignored pods")
-    assert ours <= 1.2 * theirs, f"{ours:.2f} s, kubectl {theirs:.2f} s"
+@pytest.fixture
+def priority(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """The name of a class of important pods."""
+    path = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    cluster.request("POST", path, {"metadata": {"name": namespace}, "value": 1000})
+    yield namespace
+    cluster.request("DELETE", f"{path}/{namespace}")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "seconds"),
+    [({}, 45), ({"grace_period_seconds": 7}, 7), ({"grace_period_seconds": 0}, None)],
+    ids=["the pod's own", "given", "at once"],
+)
+async def test_ac_04_grace_period(
+    parameters: dict[str, int],
+    seconds: int | None,
+    clients: Clients,
+    cluster: Cluster,
+    node: str,
+    place: CreatePod,
+) -> None:
+    """AC-4: the pods get the seconds they are given, or their own."""
+    place("web", terminationGracePeriodSeconds=45)
+    await drain(clients, about(node, "web"), **parameters)
+    pods = cluster.request("GET", f"/api/v1/namespaces/{node}/pods")["items"]
+    left = [pod["metadata"]["deletionGracePeriodSeconds"] for pod in pods]
+    assert left == ([] if seconds is None else [seconds])
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+async def test_ac_26_parallelism(
+    parallel: int, faulty_api: tuple[FaultyApi, Clients], node: str, place: CreatePod
+) -> None:
+    """AC-26: so many evictions are under way at once, and no more."""
+    api, clients = faulty_api
+    api.faults = [Fault("POST", "/eviction", times=100, seconds=0.2)]
+    for number in range(6):
+        place(f"web-{number}", terminationGracePeriodSeconds=0)
+    await drain(clients, about(node, "web-0"), max_parallel_evictions=parallel)
+    assert api.most_at_once == parallel
+
+
+async def test_ac_26_budget_holds_nobody_else_up(
+    clients: Clients, node_cluster: Cluster, node: str, place: CreatePod
+) -> None:
+    """AC-26: while the eviction of one pod is tried again, the others go."""
+    budget(node_cluster, node)
+    place("web", labels={"app": "kept"})
+    place("z", terminationGracePeriodSeconds=0)
+    with pytest.raises(PluginError, match="1 eviction errors, 0 were not .* 1 pods evicted; error"):
+        await drain(clients, about(node, "web"), max_parallel_evictions=1, max_wait_period=3)
+    assert left(node_cluster, node) == {"web"}
+
+
+async def test_finished_pods(
+    clients: Clients, cluster: Cluster, node: str, place: CreatePod
+) -> None:
+    """Pods that have ended are removed as well, and count for no replica."""
+    for name, phase in (("web", "Succeeded"), ("b", "Failed")):
+        place(name, owner=owner("ReplicaSet"))
+        path = f"/api/v1/namespaces/{node}/pods/{name}/status"
+        status = {"status": {"phase": phase}}
+        cluster.request("PATCH", path, status, "application/merge-patch+json")
+    result = await drain(clients, about(node, "web"), min_healthy_replicas="100%")
+    assert result.text.endswith("2 pods evicted, 0 ignored pods")
+
+
+async def test_ending_namespace(
+    clients: Clients, node_cluster: Cluster, node: str, place: CreatePod
+) -> None:
+    """A pod whose namespace is being deleted goes with that: it is waited for, and no error."""
+    pod = place("web", terminationGracePeriodSeconds=60)
+    node_cluster.request("DELETE", f"/api/v1/namespaces/{node}")
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(drain(clients, about(node, "web"), max_wait_period=20))
+        await asyncio.sleep(1)
+        await asyncio.to_thread(end, node_cluster, pod)
+    assert task.result().text.endswith("1 pods evicted, 0 ignored pods")
+
+
+async def test_progress(clients: Clients, cluster: Cluster, node: str, place: CreatePod) -> None:
+    """How far it is stands in the log: at the begin, every few seconds, and each pod that stays."""
+    place("web", terminationGracePeriodSeconds=60)
+    place("b", terminationGracePeriodSeconds=0)
+    place("static", annotations={"kubernetes.io/config.mirror": "x"})
+    told: list[str] = []
+    plugin = Drain(Drain.Parameters(max_wait_period=6), clients)
+    with pytest.raises(PluginError) as raised:
+        await plugin.work(about(node, "web"), told.append)
+    assert told == [
+        f"the node '{node}' is cordoned: 2 pods to evict, 1 ignored pods",
+        "2 of 2 pods evicted, 1 of them are gone",
+        "pod 'web' did not terminate within the max_wait_period",
+    ]
+    assert str(raised.value) == (
+        f"the node '{node}' has not been fully drained: 1 pods ignored, 0 eviction errors,"
+        " 1 were not evicted during max_wait_period, 0 other errors, 2 pods evicted;"
+        " pod 'web' did not terminate within the max_wait_period"
+    )
+
+
+async def test_protected_node(cluster: Cluster, node: str, place: CreatePod) -> None:
+    """A node that `guard.protected` lists is neither cordoned nor drained."""
+    place("web")
+    async with Clients(kubeconfig=cluster.kubeconfig, protected=[f"nodes/{node}"]) as clients:
+        await clients.ready({"kubernetes"})
+        for plugin in (Cordon(Cordon.Parameters(), clients), Drain(Drain.Parameters(), clients)):
+            with pytest.raises(Ignored, match=f"the node '{node}' is protected and will be ign"):
+                await plugin.run(about(node, "web"))
+    assert "unschedulable" not in cluster.request("GET", f"/api/v1/nodes/{node}")["spec"]
+    assert left(cluster, node) == {"web"}
 
 
 @pytest.mark.parametrize(

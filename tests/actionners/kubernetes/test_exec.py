@@ -58,8 +58,10 @@ async def test_output(run: Any, clients: Clients, running: Running) -> None:
 
 @BOTH
 @pytest.mark.parametrize("value", HOSTILE)
-async def test_values_are_data(run: Any, value: str, clients: Clients, running: Running) -> None:
-    """AC-8: whatever an event holds is a value in the container, quoted or not, and never runs."""
+async def test_ac_08_values_are_data(
+    run: Any, value: str, clients: Clients, running: Running
+) -> None:
+    """Whatever an event holds is a value in the container, quoted or not, and never runs."""
     event = running.about(**{"fd.name": value})
     result = await run(clients, event, "printf '%s|' \"$FD_NAME\" | od -An -tx1 | tr -d ' \\n'")
     assert bytes.fromhex(result.text).decode() == f"{value}|"
@@ -68,10 +70,10 @@ async def test_values_are_data(run: Any, value: str, clients: Clients, running: 
 
 
 @BOTH
-async def test_the_daemon_does_not_show(
+async def test_ac_07_the_daemon_does_not_show(
     run: Any, clients: Clients, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AC-7: the container has its own variables and those of this event: none of ours, none of
+    """The container has its own variables and those of this event: none of ours, none of
     an earlier event, and none that a shell or loader heeds.
     """
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
@@ -141,8 +143,8 @@ async def test_long_values(clients: Clients, running: Running) -> None:
 
 
 @BOTH
-async def test_failure(run: Any, clients: Clients, running: Running) -> None:
-    """AC-13: a failure tells the exit code, stdout and stderr of each container."""
+async def test_ac_13_failure(run: Any, clients: Clients, running: Running) -> None:
+    """A failure tells the exit code, stdout and stderr of each container."""
     command = 'echo "$OWN"; echo oops >&2; exit 3'
     with pytest.raises(PluginError) as raised:
         await run(clients, running.about(), command)
@@ -153,15 +155,15 @@ async def test_failure(run: Any, clients: Clients, running: Running) -> None:
 
 
 @BOTH
-async def test_until_one_succeeds(run: Any, clients: Clients, running: Running) -> None:
-    """AC-10: each container is tried in order until one succeeds, and the result names it."""
+async def test_ac_10_until_one_succeeds(run: Any, clients: Clients, running: Running) -> None:
+    """Each container is tried in order until one succeeds, and the result names it."""
     result = await run(clients, running.about(), '[ "$OWN" = "of other" ] && echo yes')
     assert (result.text, result.objects["container"]) == ("yes\n", "other")
 
 
 @BOTH
-async def test_container(run: Any, clients: Clients, running: Running) -> None:
-    """AC-10: the parameter's container, else the event's by id or name, is the only one tried."""
+async def test_ac_10_container(run: Any, clients: Clients, running: Running) -> None:
+    """The parameter's container, else the event's by id or name, is the only one tried."""
     pod = running.cluster.pod(running.namespace)
     ids = {each["name"]: each["containerID"] for each in pod["status"]["containerStatuses"]}
     short = ids["other"].partition("://")[2][:12]
@@ -181,8 +183,8 @@ async def test_container(run: Any, clients: Clients, running: Running) -> None:
 
 
 @BOTH
-async def test_timeout(run: Any, clients: Clients, running: Running) -> None:
-    """AC-12: what takes too long is ended, children and all, in the container itself."""
+async def test_ac_12_timeout(run: Any, clients: Clients, running: Running) -> None:
+    """What takes too long is ended, children and all, in the container itself."""
     started = time.monotonic()
     with pytest.raises(PluginError, match=r"did not end within 1 s and has been killed: begun"):
         await run(
@@ -223,8 +225,8 @@ async def test_missing_pod(clients: Clients, running: Running) -> None:
         await execute(clients, about(running.namespace, "absent"), "true")
 
 
-async def test_script_is_as_written(clients: Clients, running: Running) -> None:
-    """AC-9: `$1`, `$?`, `$$`, `$i` and here-documents are the shell's, not expanded away."""
+async def test_ac_09_script_is_as_written(clients: Clients, running: Running) -> None:
+    """`$1`, `$?`, `$$`, `$i` and here-documents are the shell's, not expanded away."""
     text = """
         set -- one
         false; echo "$? $1 $# ${ABSENT:-none}"
@@ -243,8 +245,8 @@ END
     ]  # fmt: skip
 
 
-async def test_script_leaves_nothing(clients: Clients, running: Running) -> None:
-    """AC-11: no file is written for the script, and it needs no `tee`."""
+async def test_ac_11_script_leaves_nothing(clients: Clients, running: Running) -> None:
+    """No file is written for the script, and it needs no `tee`."""
     before = running.sh("ls -a / /tmp")
     await run_script(clients, running.about(), "echo hello")
     assert running.sh("ls -a / /tmp") == before
@@ -273,6 +275,16 @@ async def test_interpreter(
     """The parameter names the interpreter, else the first line, else it is /bin/sh."""
     text = first_line + "tr '\\0' '\\n' </proc/$$/cmdline | tail -n 1 | sed 's,.*/,,'\n"
     assert (await run_script(clients, running.about(), text, **parameters)).text == expected
+
+
+async def test_interpreter_that_is_no_shell(clients: Clients, running: Running) -> None:
+    """Any interpreter that reads a program from stdin will do, whatever it is called."""
+    running.sh(
+        "printf '#!/bin/sh\\necho \"of $OWN, $FD_NAME\"; exec cat' >/tmp/fish; chmod +x /tmp/fish"
+    )
+    event = running.about(**{"fd.name": "/x"})
+    result = await run_script(clients, event, "#!/tmp/fish\nprint($FD_NAME)\n")
+    assert result.text == "of of web, /x\n#!/tmp/fish\nprint($FD_NAME)\n"
 
 
 async def test_script_file(clients: Clients, running: Running, tmp_path: Path) -> None:

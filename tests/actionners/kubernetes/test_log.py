@@ -20,8 +20,8 @@ async def fetch(clients: Clients, event: Event, **parameters: Any) -> Result:
     return await plugin.run(event)
 
 
-async def test_each_container(clients: Clients, running: Running) -> None:
-    """AC-33: without a container in the event all are fetched, each under its name."""
+async def test_ac_33_each_container(clients: Clients, running: Running) -> None:
+    """Without a container in the event all are fetched, each under its name."""
     result = await fetch(clients, running.about())
     objects = {"pod": "web", "namespace": running.namespace, "container": "web,other"}
     data = b"==> web <==\nI am web\n==> other <==\nI am other\n"
@@ -29,8 +29,8 @@ async def test_each_container(clients: Clients, running: Running) -> None:
     assert result == Result(text, objects, Artifact("log", data, objects))
 
 
-async def test_one_container(clients: Clients, running: Running) -> None:
-    """AC-33: the container of the parameter, or of the event, is fetched alone and named."""
+async def test_ac_33_one_container(clients: Clients, running: Running) -> None:
+    """The container of the parameter, or of the event, is fetched alone and named."""
     for event, parameters in (
         (running.about(), {"container": "other"}),
         (running.about(**{"container.name": "other"}), {}),
@@ -88,6 +88,9 @@ async def test_lines_bytes_and_runs(clients: Clients, running: Running) -> None:
     assert cut.text.endswith("has been downloaded (truncated to 10 bytes)")
     with pytest.raises(PluginError, match="previous terminated container"):
         await fetch(clients, event, container="silent", previous=True)
+    result = await fetch(clients, event, previous=True)
+    assert result.objects["container"] == "web"
+    assert "has been downloaded; container 'silent': previous terminated container" in result.text
     result = await fetch(clients, event, container="silent")
     assert result.artifact is None
     assert result.text.endswith("are empty")

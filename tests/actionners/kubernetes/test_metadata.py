@@ -71,7 +71,7 @@ def node(cluster: Cluster, namespace: str) -> Iterator[str]:
         pytest.param({}, {"a": True, "b": 7}, {"a": "true", "b": "7"}, id="unquoted scalars"),
     ],
 )
-async def test_pod(
+async def test_ac_22_entries(
     kind: Kind,
     before: dict[str, str],
     entries: dict[str, Any],
@@ -165,7 +165,7 @@ async def test_missing_namespace(kind: Kind, namespace_name: Any, clients: Clien
         await kind.run(clients, event, {"a": "b"})
 
 
-async def test_forbidden_is_not_missing(
+async def test_ac_14_forbidden_is_not_missing(
     kind: Kind,
     create_pod: CreatePod,
     event: Event,

@@ -37,7 +37,7 @@ def put(cluster: Cluster, namespace: str, name: str, spec: Any, **metadata: Any)
     cluster.request("POST", path, {"metadata": {"name": name, **metadata}, "spec": spec})
 
 
-async def test_created_and_updated(
+async def test_ac_03_ac_15_ac_21_created_and_updated(
     clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
 ) -> None:
     """AC-3, AC-15, AC-21: nothing is allowed but what the parameters say, by the right labels;
@@ -76,7 +76,7 @@ async def test_created_and_updated(
     }
 
 
-async def test_somebody_elses_policy(
+async def test_ac_19_somebody_elses_policy(
     clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
 ) -> None:
     """AC-19: a policy that is not ours is not touched, whatever it is called."""
@@ -96,7 +96,7 @@ WORKLOADS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", WORKLOADS)
-async def test_workloads(
+async def test_ac_19_ac_20_workloads(
     kind: str, clients: Clients, node_cluster: Cluster, namespace: str
 ) -> None:
     """AC-19, AC-20: the policy selects what the workload selects, and has its lasting name."""
@@ -126,7 +126,7 @@ async def test_workloads(
 
 
 @pytest.mark.parametrize("kind", ["Job", "Database", "ReplicaSet"])
-async def test_other_owners(
+async def test_ac_20_other_owners(
     kind: str, clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod
 ) -> None:
     """AC-20: a Job, a custom kind, or an owner that is gone: the labels of the pod select."""
@@ -141,8 +141,67 @@ async def test_other_owners(
     assert spec["podSelector"] == {"matchLabels": {"job": "a"}}
 
 
+async def test_ac_16_labels_with_dots(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
+) -> None:
+    """AC-16: a key with dots and a slash selects as it stands."""
+    labels = {"app.kubernetes.io/name": "web", "example.com/a.b": "c"}
+    create_pod(labels=labels)
+    await isolate(clients, event)
+    (policy,) = policies(cluster, namespace).values()
+    assert policy["spec"]["podSelector"] == {"matchLabels": labels}
+
+
+async def test_ac_17_nothing_grows(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
+) -> None:
+    """AC-17: the same event again changes nothing; fewer networks are fewer."""
+    create_pod(labels={"app": "web"})
+    both = ["10.0.0.0/8", "192.168.0.0/16"]
+    for networks in (both, both, both[:1]):
+        await isolate(clients, event, allow_cidr=networks)
+        (policy,) = policies(cluster, namespace).values()
+        peers = policy["spec"]["egress"][0]["to"]
+        assert [peer["ipBlock"]["cidr"] for peer in peers] == networks
+    (policy,) = policies(cluster, namespace).values()
+    assert policy["metadata"]["generation"] == 2
+
+
+async def test_ac_18_networks(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
+) -> None:
+    """AC-18: addresses of both families, each with a prefix of its own length."""
+    create_pod(labels={"app": "web"})
+    await isolate(clients, event, allow_cidr=["2001:db8::1/128", "192.0.2.1/32"])
+    (policy,) = policies(cluster, namespace).values()
+    peers = policy["spec"]["egress"][0]["to"]
+    assert [peer["ipBlock"]["cidr"] for peer in peers] == ["2001:db8::1/128", "192.0.2.1/32"]
+
+
+async def test_pod_on_the_network_of_its_node(
+    clients: Clients, namespace: str, create_pod: CreatePod, event: Event
+) -> None:
+    """No policy holds for such a pod: the result says so."""
+    create_pod(labels={"app": "web"}, hostNetwork=True)
+    result = await isolate(clients, event)
+    assert result.text.endswith("created, but the pod is on the network of its node, where"
+                                " policies do not count")  # fmt: skip
+
+
+async def test_long_names(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod
+) -> None:
+    """Names that are too long are cut, and two pods do not share a policy for that."""
+    for letter in "ab":
+        name = "x" * 252 + letter
+        create_pod(name, labels={"app": letter},
+                   containers=[{"name": "web", "image": "busybox"}])  # fmt: skip
+        await isolate(clients, about(namespace, name))
+    assert len(policies(cluster, namespace)) == 2
+
+
 @pytest.mark.parametrize("labels", [{}, {"pod-template-hash": "x"}], ids=["none", "unstable"])
-async def test_no_labels(
+async def test_ac_20_no_labels(
     labels: dict[str, str],
     clients: Clients,
     cluster: Cluster,

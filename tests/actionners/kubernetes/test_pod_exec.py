@@ -61,6 +61,40 @@ async def test_end_at_limit(clients: Clients, running: Running) -> None:
     assert "4713" not in running.sh("ps -o args")
 
 
+@pytest.mark.parametrize("protocols", [PROTOCOLS, PROTOCOLS[1:]], ids=["v5", "v4"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("echo one; exit 3", Outcome(3, b"one\n", b"")),
+        ("printf %s 12345678", Outcome(0, b"12345678", b"")),
+        ("printf %s 123456789123456789; sleep 4715", Outcome(0, b"12345678", b"", truncated=True)),
+        ("cat; true", Outcome(0, b"", b"")),
+        ("printf one; kill -s KILL $PPID", Outcome(137, b"one", b"", lost=True)),
+    ],
+    ids=["exit code", "as long as allowed", "longer", "no stdin", "killed"],
+)
+async def test_sealed(
+    text: str, expected: Outcome, protocols: tuple[str, ...], clients: Clients, running: Running
+) -> None:
+    """A sealed command ends when its output is here; that is known to be all of it, or not."""
+    command = Command(("sh", "-c", text), limit=8, end_at_limit=True, seal="0f3c")
+    assert await run(clients, running, command, protocols=protocols) == expected
+    assert "4715" not in running.sh("ps -o args")
+
+
+async def test_sealed_output_is_whole(running: Running, tmp_path: Path) -> None:
+    """However slowly it is read, nothing is lost at the end of a long output."""
+    command = Command(("head", "-c", "20000000", "/dev/zero"), limit=30_000_000, seal="0f3c")
+    async with (
+        proxied(running.cluster, tmp_path) as (proxy, kubeconfig),
+        Clients(kubeconfig=kubeconfig) as clients,
+    ):
+        await clients.ready({"kubernetes"})
+        proxy.delay_seconds = 0.005
+        outcome = await run(clients, running, command)
+    assert (len(outcome.stdout), outcome.lost) == (20_000_000, False)
+
+
 async def test_refused(clients: Clients, running: Running) -> None:
     """What the API refuses is told in its words."""
     where = path("pods", "absent", namespace=running.namespace, subresource="exec")

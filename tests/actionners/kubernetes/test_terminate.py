@@ -45,7 +45,7 @@ async def test_terminated(
         pytest.param({"grace_period_seconds": 0}, None, id="0 is at once"),
     ],
 )
-async def test_grace_period(
+async def test_ac_04_grace_period(
     parameters: dict[str, Any],
     seconds: int | None,
     clients: Clients,
@@ -85,7 +85,7 @@ async def test_grace_period(
         pytest.param("Job", {"min_healthy_replicas": "100%"}, None, id="job"),
     ],
 )
-async def test_exemptions(
+async def test_ac_02_ac_03_exemptions(
     kind: str,
     parameters: dict[str, Any],
     reason: str | None,
@@ -111,16 +111,14 @@ async def test_exemptions(
 
 
 @pytest.mark.parametrize(
-    ("uid", "annotations", "deleted"),
+    ("uid", "deleted"),
     [
-        pytest.param("other", {}, False, id="another pod of that name"),
-        pytest.param("same", {}, True, id="the pod of the event"),
-        pytest.param("other", {"kubernetes.io/config.mirror": "x"}, True, id="a mirror pod"),
+        pytest.param("other", False, id="another pod of that name"),
+        pytest.param("same", True, id="the pod of the event"),
     ],
 )
 async def test_recreated_before(
     uid: str,
-    annotations: dict[str, str],
     deleted: bool,
     clients: Clients,
     cluster: Cluster,
@@ -128,13 +126,36 @@ async def test_recreated_before(
     create_pod: CreatePod,
 ) -> None:
     """A pod that took the name after the event is spared, if the event tells the uid."""
-    mirror = {"nodeName": "no-kubelet"} if annotations else {}
-    made = create_pod(annotations=annotations, **mirror)
-    real = made["metadata"]["uid"]
+    real = create_pod()["metadata"]["uid"]
     fields = {"k8s.pod.uid": real if uid == "same" else "00000000-0000-4000-8000-000000000001"}
     with contextlib.nullcontext() if deleted else pytest.raises(Ignored, match="been recreated"):
         await run(clients, about(namespace, "web", **fields), **STANDALONE)
     assert is_gone(cluster, namespace) is deleted
+
+
+async def test_static_pod(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod
+) -> None:
+    """A static pod is not "terminated": its kubelet would make the mirror anew, and go on. The uid
+    of the event is the kubelet's own and means nothing.
+    """
+    create_pod(annotations={"kubernetes.io/config.mirror": "x"}, nodeName="no-kubelet")
+    event = about(namespace, "web", **{"k8s.pod.uid": "0123456789abcdef0123456789abcdef"})
+    with pytest.raises(Ignored, match="is a static pod, which only its node can end, and will"):
+        await run(clients, event, **STANDALONE)
+    assert not is_gone(cluster, namespace)
+
+
+async def test_finished_pod(
+    clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
+) -> None:
+    """A pod that has ended counts for no replica: it can go, whatever the minimum."""
+    create_pod(owner=owner("ReplicaSet"))
+    path = f"/api/v1/namespaces/{namespace}/pods/web/status"
+    status = {"status": {"phase": "Failed"}}
+    cluster.request("PATCH", path, status, "application/merge-patch+json")
+    await run(clients, event, min_healthy_replicas="100%")
+    assert is_gone(cluster, namespace)
 
 
 class _Racing(Kubernetes):
@@ -202,7 +223,7 @@ async def test_missing_pod(clients: Clients, namespace: str) -> None:
     [Answer(429, b"{}"), Answer(500, b"{}"), Answer(fault="hang"), Answer(fault="reset")],
     ids=["429", "500", "hang", "reset"],
 )
-async def test_faults_are_transient(endpoint: Endpoint, answer: Answer) -> None:
+async def test_ac_14_faults_are_transient(endpoint: Endpoint, answer: Answer) -> None:
     """AC-14: an API server in trouble is worth another try; it does not mean that no pod is."""
     endpoint.answers = [answer]
     clients = Clients()
@@ -232,7 +253,7 @@ def test_wrong_parameters(parameters: dict[str, Any]) -> None:
         Terminate.Parameters.model_validate(parameters)
 
 
-async def test_forbidden(
+async def test_ac_14_forbidden(
     create_pod: CreatePod, event: Event, as_account: Callable[..., Any]
 ) -> None:
     """AC-14: a pod that we may not see is not reported as missing."""

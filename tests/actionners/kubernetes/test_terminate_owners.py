@@ -80,7 +80,7 @@ def _set_ready(cluster: Cluster, namespace: str, name: str) -> None:
         pytest.param(0, 1, "", True, id="no minimum"),
     ],
 )
-async def test_healthy_replicas(
+async def test_ac_05_healthy_replicas(
     ready: int,
     desired: int,
     minimum: str | int,
@@ -149,7 +149,7 @@ async def test_running_replicas(node_cluster: Cluster, clients: Clients, namespa
     assert not is_gone(node_cluster, namespace, second)
 
 
-async def test_lost_replica_set(
+async def test_ac_02_lost_replica_set(
     clients: Clients, cluster: Cluster, namespace: str, create_pod: CreatePod, event: Event
 ) -> None:
     """AC-2: if the ReplicaSet cannot be asked, the pod stays and the outcome is an error."""

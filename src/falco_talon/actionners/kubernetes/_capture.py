@@ -11,13 +11,23 @@ from falco_talon.clients import pod_exec
 from falco_talon.clients.http import printable
 from falco_talon.clients.kubernetes import Kubernetes, Object
 from falco_talon.clients.pod_exec import Command, Outcome
-from falco_talon.errors import PluginError
+from falco_talon.errors import PluginError, TransientError
 from falco_talon.plugin import BaseParameters
 
-MARGIN_SECONDS: Final = 30
-"""How much longer than the capture its container lives if nobody ends it."""
-
+_NOT_STARTED: Final = "it has not been started"
+_PAUSE_SECONDS: Final = 0.5
+# Process 1 is somebody else's where the processes of the pod or of the node are shared: what is in
+# the container is known by its mounts.
+_END: Final = """
+own=$(readlink /proc/$$/ns/mnt) && [ -n "$own" ] || exit
+for each in /proc/[0-9]*; do
+  pid=${each#/proc/}
+  if [ "$pid" != $$ ] && [ "$(readlink "$each/ns/mnt")" = "$own" ]; then kill "$pid"; fi
+done
+"""
 _HOPELESS: Final = (
+    "deleted",
+    "ended",
     "ErrImagePull",
     "ErrImageNeverPull",
     "ImagePullBackOff",
@@ -40,11 +50,23 @@ class CaptureParameters(BaseParameters):
     ready_timeout_seconds: float = Field(
         60, gt=0, le=600, description="Seconds until the container must run. Default: 60."
     )
+    margin_seconds: int = Field(
+        30,
+        ge=4,
+        le=3600,
+        description="Seconds after the time of the capture when its container ends by itself,"
+        " should Falco Talon not be there to end it. Default: 30.",
+    )
+    security_context: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Security context of the container, as in the specification of a pod, in place"
+        " of the one described above. Default: that one.",
+    )
     max_bytes: int = Field(
         100 * 1024 * 1024,
         ge=1,
         le=1024 * 1024 * 1024,
-        description="Bytes of the capture that are kept; it ends there. Default: 100 MiB.",
+        description="Bytes of the capture that are kept; the rest is left out. Default: 100 MiB.",
     )
 
 
@@ -66,26 +88,40 @@ async def wait_until_runs(
 
     :returns: its pod. :raises PluginError: if it ends, cannot start, or is not ready in time.
     """
-    reason = "it has not been started"
+    reason = _NOT_STARTED
     try:
-        async with (
-            asyncio.timeout(seconds),
-            aclosing(kubernetes.watch(collection, **query)) as changes,
-        ):
-            async for change in changes:
-                status = status_of(change["object"]) or {}
-                state = status.get("state") or {}
-                if "running" in state:
-                    return dict(change["object"])
-                if ended := state.get("terminated"):
-                    raise PluginError(f"{what} ended: {ended.get('reason')}")
-                waiting = state.get("waiting") or {}
-                reason = f"{waiting.get('reason', reason)} {waiting.get('message', '')}".strip()
-                if waiting.get("reason") in _HOPELESS:
-                    break
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    # Version 0: the first changes are how things are, or were a moment ago. That is
+                    # had at once, and what is new by name cannot have run before.
+                    changes = kubernetes.watch(collection, **query, resourceVersion="0")
+                    async with aclosing(changes):
+                        async for change in changes:
+                            reason = _reason(change, status_of)
+                            if not reason:
+                                return dict(change["object"])
+                            if reason.startswith(_HOPELESS):
+                                raise PluginError(f"{what} not ready: {reason}")
+                except TransientError as error:  # what has been created is there still
+                    reason = str(error)
+                await asyncio.sleep(_PAUSE_SECONDS)
     except TimeoutError:
-        pass
-    raise PluginError(f"{what} not ready: {printable(reason)[:_SHOWN]}")
+        raise PluginError(f"{what} not ready: {reason}") from None
+
+
+def _reason(change: Object, status_of: Callable[[Object], Mapping[str, Any] | None]) -> str:
+    """Return why the container does not run; nothing if it does."""
+    if change["type"] == "DELETED":
+        return "deleted"
+    state = (status_of(change["object"]) or {}).get("state") or {}
+    if "running" in state:
+        return ""
+    if ended := state.get("terminated"):
+        return f"ended: {ended.get('reason')} {printable(str(ended.get('message') or ''))}".strip()
+    waiting = state.get("waiting") or {}
+    reason = f"{waiting.get('reason') or _NOT_STARTED} {waiting.get('message') or ''}"
+    return printable(reason)[:_SHOWN]
 
 
 async def capture(
@@ -105,11 +141,22 @@ async def capture(
     return outcome
 
 
+def flaws(outcome: Outcome) -> str:
+    """Return what is missing of a capture, to follow the sentence that it has been made."""
+    if outcome.truncated:
+        return f" (truncated to {len(outcome.stdout)} bytes)"
+    return " (its end was lost on the way)" if outcome.lost else ""
+
+
 async def end_sleeper(kubernetes: Kubernetes, pod_path: str, container: str) -> None:
     """End a :func:`sleeper` before its time; it ends by itself otherwise."""
     try:
         await pod_exec.run(
-            kubernetes, f"{pod_path}/exec", container, Command(("kill", "1")), seconds=5
+            kubernetes,
+            f"{pod_path}/exec",
+            container,
+            Command(("/bin/sh", "-c", _END)),
+            seconds=5,
         )
     except PluginError:
         return

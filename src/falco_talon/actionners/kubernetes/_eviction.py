@@ -3,15 +3,19 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from falco_talon.actionners.kubernetes._departures import Departures
 from falco_talon.clients.kubernetes import Conflict, Kubernetes, NotFound, Object, path
 from falco_talon.errors import PluginError, TransientError
+from falco_talon.plugin import Tell
 
 _ATTEMPTS: Final = 3
 _PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 10.0
+_PROGRESS_SECONDS: Final = 5.0
+_LINES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,107 +30,133 @@ class Eviction:
     parallel: int
 
 
+@dataclass(slots=True)
+class Outcome:
+    """What came of it: the pods that were evicted, what was refused, what is still there."""
+
+    evicted: set[str] = field(default_factory=set)
+    """By uid."""
+    refused: list[str] = field(default_factory=list)
+    """In words, as ``staying``."""
+    staying: list[str] = field(default_factory=list)
+
+
 async def evict(
-    kubernetes: Kubernetes, pods: Sequence[Object], eviction: Eviction, version: str
-) -> tuple[list[str], list[str]]:
-    """Evict *pods*, which were listed at resource *version*.
+    kubernetes: Kubernetes, pods: Sequence[Object], eviction: Eviction, version: str, tell: Tell
+) -> Outcome:
+    """Evict *pods*, in this order, which were listed at resource *version*.
 
-    :returns: what was refused, and what is still there after the wait, in words.
+    :raises PluginError: if the pods cannot be watched that are to be waited for.
     """
-    deadline = time.monotonic() + eviction.seconds
-    slots = asyncio.Semaphore(eviction.parallel)
-    refused: list[str] = []
+    departures = Departures(kubernetes, eviction.node, {pod["metadata"]["uid"] for pod in pods})
+    evictor = _Evictor(kubernetes, eviction, tell)
     awaited: dict[str, str] = {}
-    left = asyncio.Event()
-    gone: set[str] = set()
-
-    async def one(pod: Object) -> None:
-        metadata = pod["metadata"]
-        name, namespace = metadata["name"], metadata["namespace"]
-        try:
-            async with slots:
-                await _evict(kubernetes, pod, eviction, deadline)
-        except PluginError as error:
-            refused.append(f"pod '{name}' in the namespace '{namespace}': {error}")
-            return
-        if eviction.seconds and namespace not in eviction.not_awaited:
-            awaited[metadata["uid"]] = f"pod '{name}' in the namespace '{namespace}' is still there"
-
     async with asyncio.TaskGroup() as tasks:
-        uids = {pod["metadata"]["uid"] for pod in pods}
-        watch = tasks.create_task(_watch(kubernetes, eviction.node, version, uids, gone, left))
+        beside = [tasks.create_task(evictor.progress(len(pods), departures))]
+        if eviction.seconds:
+            beside.append(tasks.create_task(departures.follow(version)))
         async with asyncio.TaskGroup() as evictions:
             for pod in pods:
-                evictions.create_task(one(pod))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                while not gone.issuperset(awaited):
-                    left.clear()
-                    await left.wait()
-        watch.cancel()
-    return refused, [text for uid, text in awaited.items() if uid not in gone]
+                evictions.create_task(evictor.evict(pod))
+        if eviction.seconds:
+            awaited = evictor.awaited(pods)
+            await departures.wait_for(awaited.keys(), evictor.deadline - time.monotonic())
+        for task in beside:
+            task.cancel()
+    if departures.fault:
+        raise departures.fault
+    for uid in awaited.keys() - departures.gone:
+        text = f"pod '{awaited[uid]}' did not terminate within the max_wait_period"
+        evictor.outcome.staying.append(text)
+    for text in evictor.outcome.staying[:_LINES]:
+        tell(text)
+    return evictor.outcome
 
 
-async def _evict(kubernetes: Kubernetes, pod: Object, eviction: Eviction, deadline: float) -> None:
-    """Ask for the eviction, again while a budget forbids it and there is time.
+class _Evictor:
+    def __init__(self, kubernetes: Kubernetes, eviction: Eviction, tell: Tell) -> None:
+        self.outcome = Outcome()
+        self.deadline = time.monotonic() + eviction.seconds
+        self._kubernetes = kubernetes
+        self._eviction = eviction
+        self._tell = tell
+        self._slots = asyncio.Semaphore(eviction.parallel)
 
-    :raises PluginError: if it is refused to the end.
-    """
-    metadata = pod["metadata"]
-    name, namespace = metadata["name"], metadata["namespace"]
-    options: Object = {"preconditions": {"uid": metadata["uid"]}}
-    if eviction.grace_period_seconds is not None:
-        options["gracePeriodSeconds"] = eviction.grace_period_seconds
-    body = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": name, "namespace": namespace},
-        "deleteOptions": options,
-    }
-    where = path("pods", name, namespace=namespace, subresource="eviction")
-    for attempt in range(1, 1_000_000):
+    def awaited(self, pods: Sequence[Object]) -> dict[str, str]:
+        """Return the names of the pods to wait for, by uid."""
+        found = [pod["metadata"] for pod in pods if pod["metadata"]["uid"] in self.outcome.evicted]
+        passed_over = self._eviction.not_awaited
+        return {each["uid"]: each["name"] for each in found if each["namespace"] not in passed_over}
+
+    async def progress(self, number: int, departures: Departures) -> None:
+        """Tell how far it is, every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(_PROGRESS_SECONDS)
+            evicted = self.outcome.evicted
+            gone = len(evicted & departures.gone)
+            self._tell(f"{len(evicted)} of {number} pods evicted, {gone} of them are gone")
+
+    async def evict(self, pod: Object) -> None:
+        """Evict *pod*, trying again while a budget forbids it and there is time."""
+        metadata, attempt = pod["metadata"], 0
         try:
-            await kubernetes.post(where, body)
-        except (NotFound, Conflict):
-            return  # it is gone, or another one has its name
-        except TransientError as error:
-            pause = _PAUSE_SECONDS
-            in_time = time.monotonic() + pause < deadline
-            # A budget forbids as long as it lasts; other faults may be over in a moment.
-            if not in_time and ("disruption budget" in str(error) or attempt >= _ATTEMPTS):
-                raise
-            await asyncio.sleep(pause)
+            while refused := await self._refusal(pod):
+                attempt += 1
+                asked = refused.retry_after if isinstance(refused, TransientError) else None
+                pause = max(_PAUSE_SECONDS, asked or 0)
+                # A budget forbids as long as it lasts; other faults may be over in a moment.
+                hopeless = "disruption budget" in str(refused) or pause > _LONGEST_PAUSE_SECONDS
+                in_time = time.monotonic() + pause < self.deadline
+                if not in_time and (hopeless or attempt >= _ATTEMPTS):
+                    raise refused
+                await asyncio.sleep(pause)
+        except PluginError as error:
+            text = f"error evicting pod '{metadata['name']}': {error}"
+            self.outcome.refused.append(text)
+            if len(self.outcome.refused) <= _LINES:
+                self._tell(text)
         else:
-            return
+            self.outcome.evicted.add(metadata["uid"])
 
+    async def _refusal(self, pod: Object) -> PluginError | None:
+        """Ask for the eviction once; return the refusal if it may pass.
 
-async def _watch(
-    kubernetes: Kubernetes,
-    node: str,
-    version: str,
-    uids: set[str],
-    gone: set[str],
-    left: asyncio.Event,
-) -> None:
-    """Put those of *uids* whose pods leave the node into *gone*, and say so by *left*."""
-    selector = f"spec.nodeName={node}"
-    while True:
+        :raises PluginError: if it will not.
+        """
+        metadata = pod["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        options: Object = {"preconditions": {"uid": metadata["uid"]}}
+        if self._eviction.grace_period_seconds is not None:
+            options["gracePeriodSeconds"] = self._eviction.grace_period_seconds
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": options,
+        }
         try:
-            async with aclosing(
-                kubernetes.watch(path("pods"), fieldSelector=selector, resourceVersion=version)
-            ) as changes:
-                async for change in changes:
-                    uid = change["object"]["metadata"]["uid"]
-                    version = change["object"]["metadata"]["resourceVersion"]
-                    if change["type"] == "DELETED":
-                        gone.add(uid)
-                        left.set()
-        except PluginError:  # it has been lost, or lasted longer than the server remembers
-            await asyncio.sleep(_PAUSE_SECONDS)
-            try:
-                found = await kubernetes.get(path("pods"), fieldSelector=selector)
-            except PluginError:
-                continue
-            version = found["metadata"]["resourceVersion"]
-            gone |= uids - {pod["metadata"]["uid"] for pod in found["items"]}
-            left.set()
+            async with self._slots:  # not during the pauses: a budget holds nobody else up
+                await self._kubernetes.post(
+                    path("pods", name, namespace=namespace, subresource="eviction"), body
+                )
+        except NotFound:
+            return None
+        except Conflict as error:
+            return None if await self._is_another(pod) else error
+        except TransientError as error:
+            return error
+        except PluginError as error:
+            if "is being terminated" not in str(error):  # its namespace is: it goes with that
+                raise
+        return None
+
+    async def _is_another(self, pod: Object) -> bool:
+        """Whether *pod* is gone, or its name belongs to another one by now."""
+        metadata = pod["metadata"]
+        where = path("pods", metadata["name"], namespace=metadata["namespace"])
+        try:
+            return bool((await self._kubernetes.get(where))["metadata"]["uid"] != metadata["uid"])
+        except NotFound:
+            return True
+        except TransientError:
+            return False

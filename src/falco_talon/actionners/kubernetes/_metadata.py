@@ -1,6 +1,7 @@
 """What ``kubernetes:label`` and ``kubernetes:annotation`` share: one patch of the metadata."""
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator
@@ -27,6 +28,12 @@ class MetadataActionner(PodActionner, abstract=True):
         PolicyRule(("nodes",), ("patch",)),
     )
 
+    def needs(self, known: Mapping[str, Collection[str]]) -> tuple[PolicyRule, ...]:
+        """Return the permissions for the level that is changed."""
+        if self.parameters.level == "node":
+            return PolicyRule(("pods",), ("get",)), PolicyRule(("nodes",), ("patch",))
+        return (PolicyRule(("pods",), ("patch",)),)
+
     async def set_metadata(
         self, event: Event, field: str, entries: dict[str, str], level: Literal["pod", "node"]
     ) -> tuple[str, dict[str, str]]:
@@ -40,12 +47,12 @@ class MetadataActionner(PodActionner, abstract=True):
         }
         if level == "pod":
             try:
-                await self.clients.kubernetes.patch(pod.path, patch)
+                await self.patch(pod.path, patch)
             except NotFound:
                 raise pod.missing() from None
             return str(pod), pod.objects
         node = await self.node(pod)
-        await self.clients.kubernetes.patch(path("nodes", node), patch)
+        await self.patch(path("nodes", node), patch)
         return f"the node '{node}'", {"node": node}
 
 

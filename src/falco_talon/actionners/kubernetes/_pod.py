@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from falco_talon.clients.kubernetes import NotFound, Object, path
-from falco_talon.errors import CheckError, PluginError
+from falco_talon.clients.kubernetes import Conflict, NotFound, Object, path
+from falco_talon.errors import CheckError, PluginError, TransientError
 from falco_talon.event import Event
 from falco_talon.plugin import Actionner
 
-MIRROR = "kubernetes.io/config.mirror"
-"""The annotation of a static pod: the kubelet's own, which the API only mirrors."""
-
+_MIRROR = "kubernetes.io/config.mirror"
 _SHOWN = 253
 
 
@@ -86,6 +84,16 @@ class PodActionner(Actionner, abstract=True):
         except NotFound:
             raise pod.missing() from None
 
+    async def patch(self, where: str, changes: Object) -> None:
+        """Change an object by a merge patch, which may come twice.
+
+        :raises TransientError: if somebody else changed it at that very moment, too.
+        """
+        try:
+            await self.clients.kubernetes.patch(where, changes)
+        except Conflict as error:
+            raise TransientError(str(error)) from None
+
     async def node(self, pod: Pod) -> str:
         """Return the name of the node that the pod is on.
 
@@ -107,6 +115,16 @@ def owner(pod: Object) -> tuple[str, str]:
         return "", ""
     found = next((ref for ref in references if ref.get("controller")), references[0])
     return found["kind"], found["name"]
+
+
+def is_static(pod: Object) -> bool:
+    """Whether *pod* is a file of its node: the API has a mirror, which the kubelet makes anew."""
+    return _MIRROR in (pod["metadata"].get("annotations") or {})
+
+
+def has_finished(pod: Object) -> bool:
+    """Whether all containers of *pod* have ended for good: it counts for no replica."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def shown(name: str) -> str:

@@ -1,24 +1,25 @@
-"""What no actionner deletes, evicts or cuts off, whatever an event names."""
+"""How the disruptive actionners ask what is protected: terminate, networkpolicy, delete, cordon
+and drain.
+"""
 
-from typing import Final
-
-PROTECTED_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
-"""What lives in these is protected, and they are themselves; so is the namespace we run in."""
-
-KEPT_NAMESPACES: Final = ("default",)
-"""These are protected themselves; what lives in them is not."""
-
-PROTECTED_RESOURCES: Final = ("clusterroles",)
-"""Every object of these is protected."""
+from falco_talon.clients import Clients
+from falco_talon.errors import Ignored
 
 
 def protection(
-    own_namespace: str, *, namespace: str = "", resource: str = "pods", name: str = ""
+    clients: Clients, *, resource: str = "pods", name: str = "", namespace: str = ""
 ) -> str:
-    """Return why an object is protected, or nothing. *resource* is the plural."""
-    namespaces = {*PROTECTED_NAMESPACES, own_namespace} - {""}
-    if resource in PROTECTED_RESOURCES:
-        return f"is one of the {resource}, which are protected,"
-    if resource == "namespaces":
-        return "is protected" if name in {*namespaces, *KEPT_NAMESPACES} else ""
-    return f"is in the protected namespace '{namespace}'" if namespace in namespaces else ""
+    """Return why an object is protected (see :class:`~falco_talon.protected.Protected`), or
+    nothing. *resource* is the plural.
+    """
+    own = clients.kubernetes.own_namespace
+    return clients.protected.reason(own, resource=resource, name=name, namespace=namespace)
+
+
+def spare_protected_node(clients: Clients, node: str) -> None:
+    """See that *node* is not protected.
+
+    :raises Ignored: if it is.
+    """
+    if reason := protection(clients, resource="nodes", name=node):
+        raise Ignored(f"the node '{node}' {reason} and will be ignored.", {"node": node})

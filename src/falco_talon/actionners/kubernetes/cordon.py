@@ -1,13 +1,17 @@
 """kubernetes:cordon"""
 
 from falco_talon.actionners.kubernetes._pod import Pod, PodActionner
+from falco_talon.actionners.kubernetes._protected import spare_protected_node
 from falco_talon.clients.kubernetes import path
 from falco_talon.event import Event
 from falco_talon.plugin import PolicyRule, Result
 
 
 class Cordon(PodActionner):
-    """Cordon the node of the pod: nothing new is scheduled on it."""
+    """Cordon the node of the pod: nothing new is scheduled on it.
+
+    A node that `guard.protected` lists is left alone.
+    """
 
     name = "kubernetes:cordon"
     source = ("syscalls", "k8s_audit")
@@ -23,5 +27,6 @@ class Cordon(PodActionner):
         :raises PluginError: if that is refused.
         """
         node = await self.node(Pod.of(event))
-        await self.clients.kubernetes.patch(path("nodes", node), {"spec": {"unschedulable": True}})
+        spare_protected_node(self.clients, node)
+        await self.patch(path("nodes", node), {"spec": {"unschedulable": True}})
         return Result(f"the node '{node}' has been cordoned", {"node": node})

@@ -1,5 +1,7 @@
 """kubernetes:download"""
 
+import secrets
+
 from pydantic import Field
 
 from falco_talon.actionners.kubernetes._commands import CommandActionner, CommandParameters
@@ -7,7 +9,7 @@ from falco_talon.actionners.kubernetes._containers import choose_containers
 from falco_talon.actionners.kubernetes._pod import Pod
 from falco_talon.actionners.kubernetes._variables import expand
 from falco_talon.clients.pod_exec import Command
-from falco_talon.errors import CheckError
+from falco_talon.errors import CheckError, TransientError
 from falco_talon.event import Event
 from falco_talon.plugin import Artifact, Result
 
@@ -66,14 +68,19 @@ class Download(CommandActionner):
             raise CheckError("no file can have such a name")
         pod = Pod.of(event)
         containers = choose_containers(await self.get(pod), event, parameters.container)
+        # To cat a file called - is its stdin.
+        operand = file if file.startswith("/") else f"./{file}"
         command = Command(
-            ("/bin/sh", "-c", _SEND, "sh", file),
+            ("/bin/sh", "-c", _SEND, "sh", operand),
             limit=parameters.max_output_bytes,
             end_at_limit=True,
+            seal=secrets.token_hex(8),
         )
         container, outcome = await self.first_success(
             pod, containers, command, parameters.timeout_seconds
         )
+        if outcome.lost:
+            raise TransientError(f"the end of the file '{file}' was lost on the way")
         objects = {**pod.objects, "container": container, "file": file}
         name = f"{file.rstrip('/')}.tar" if outcome.stderr.startswith(_FOLDER) else file
         text = f"the file '{file}' has been downloaded"

@@ -1,34 +1,40 @@
 """kubernetes:drain"""
 
+from collections.abc import Collection, Mapping
+
 from pydantic import AliasChoices, Field
 
-from falco_talon.actionners.kubernetes._eviction import Eviction, evict
+from falco_talon.actionners.kubernetes._eviction import Eviction, Outcome, evict
 from falco_talon.actionners.kubernetes._health import MinHealthyReplicas, spare_replicas
-from falco_talon.actionners.kubernetes._pod import MIRROR, Pod, PodActionner, owner
-from falco_talon.actionners.kubernetes._protected import protection
+from falco_talon.actionners.kubernetes._pod import Pod, PodActionner, has_finished, is_static, owner
+from falco_talon.actionners.kubernetes._protected import protection, spare_protected_node
 from falco_talon.clients.kubernetes import Object, path
 from falco_talon.errors import PluginError
 from falco_talon.event import Event
-from falco_talon.plugin import BaseParameters, PolicyRule, Result
+from falco_talon.plugin import BaseParameters, PolicyRule, Result, Tell
 
-_FINISHED = ("Succeeded", "Failed")
+_EVICT_AND_CORDON = (
+    PolicyRule(("pods/eviction",), ("create",)),
+    PolicyRule(("nodes",), ("patch",)),
+)
+_REPLICA_SETS = (PolicyRule(("replicasets",), ("get",), ("apps",)),)
 
 
 class Drain(PodActionner):
     """Cordon the node of the pod and evict the pods on it.
 
-    Left alone are static pods, those in the protected namespaces and in the one that Falco Talon
-    runs in, and, unless asked for, those of a DaemonSet. PodDisruptionBudgets are respected: an
-    eviction that one forbids is tried again until `max_wait_period` is over.
+    Left alone are static pods, what `guard.protected` lists (kube-system, for example, and the
+    namespace that Falco Talon runs in) and, unless asked for, the pods of a DaemonSet. The pod of
+    the event goes first, then those of the lowest priority. PodDisruptionBudgets are respected:
+    an eviction that one forbids is tried again until `max_wait_period` is over.
     """
 
     name = "kubernetes:drain"
     source = ("syscalls", "k8s_audit")
     permissions = (
         PolicyRule(("pods",), ("get", "list", "watch")),
-        PolicyRule(("pods/eviction",), ("create",)),
-        PolicyRule(("nodes",), ("patch",)),
-        PolicyRule(("replicasets",), ("get",), ("apps",)),
+        *_EVICT_AND_CORDON,
+        *_REPLICA_SETS,
     )
     example = """
       - action: Drain the node
@@ -87,17 +93,34 @@ class Drain(PodActionner):
         """The wait for the pods."""
         return self.parameters.max_wait_period
 
+    def needs(self, known: Mapping[str, Collection[str]]) -> tuple[PolicyRule, ...]:
+        """Return the permissions without those for a wait or a minimum that is not asked for."""
+        verbs = ("get", "list", "watch") if self.parameters.max_wait_period else ("get", "list")
+        replica_sets = _REPLICA_SETS if self.parameters.min_healthy_replicas else ()
+        return (PolicyRule(("pods",), verbs), *_EVICT_AND_CORDON, *replica_sets)
+
     async def run(self, event: Event) -> Result:
+        """Do as :meth:`work` does, in silence."""
+        return await self.work(event, lambda text: None)
+
+    async def work(self, event: Event, tell: Tell) -> Result:
         """Cordon the node, evict the pods, and wait for them if so wished.
 
-        :raises PluginError: with the counts, if pods stay that should go.
+        :raises Ignored: if the node is protected; :raises PluginError: with the counts, if pods
+            stay that should go.
         """
         kubernetes, parameters = self.clients.kubernetes, self.parameters
-        node = await self.node(Pod.of(event))
-        await kubernetes.patch(path("nodes", node), {"spec": {"unschedulable": True}})
+        pod = Pod.of(event)
+        node = await self.node(pod)
+        spare_protected_node(self.clients, node)
+        await self.patch(path("nodes", node), {"spec": {"unschedulable": True}})
         found = await kubernetes.get(path("pods"), fieldSelector=f"spec.nodeName={node}")
-        pods = [pod for pod in found["items"] if not self._spared(pod)]
+        pods = [each for each in found["items"] if not self._spared(each)]
         chosen, errors = await self._beyond_minimum(pods)
+        spared = len(found["items"]) - len(chosen) - len(errors)
+        for text in errors:
+            tell(text)
+        tell(f"the node '{node}' is cordoned: {len(chosen)} pods to evict, {spared} ignored pods")
         eviction = Eviction(
             node,
             parameters.grace_period_seconds,
@@ -106,29 +129,40 @@ class Drain(PodActionner):
             parameters.max_parallel_evictions,
         )
         version = found["metadata"]["resourceVersion"]
-        refused, waiting = await evict(kubernetes, chosen, eviction, version)
-        spared = len(found["items"]) - len(chosen) - len(errors)
-        counts = f"{len(refused)} eviction errors"
-        if not (refused or waiting or errors):
-            text = f"{len(chosen)} pods evicted, {spared} ignored pods"
+        chosen.sort(key=lambda each: _order(each, pod))
+        outcome = await evict(kubernetes, chosen, eviction, version, tell)
+        return self._result(node, spared, errors, outcome)
+
+    def _result(self, node: str, spared: int, errors: list[str], outcome: Outcome) -> Result:
+        """Return the counts.
+
+        :raises PluginError: with them, if pods stay that should go.
+        """
+        evicted, staying, others = len(outcome.evicted), len(outcome.staying), len(errors)
+        refused = f"{len(outcome.refused)} eviction errors"
+        faults = [*outcome.refused, *errors, *outcome.staying]
+        if not faults:
+            text = f"{evicted} pods evicted, {spared} ignored pods"
             return Result(f"the node '{node}' has been drained: {text}", {"node": node})
-        if parameters.ignore_errors:
-            text = f"{spared} ignored pods, {counts}, {len(errors) + len(waiting)} other errors"
+        if self.parameters.ignore_errors:
+            text = f"{spared} ignored pods, {refused}, {others + staying} other errors"
             return Result(
-                f"the node '{node}' has been drained, errors are ignored: {text}", {"node": node}
+                f"the node '{node}' has been drained, errors are ignored: {text},"
+                f" {evicted} pods evicted",
+                {"node": node},
             )
         raise PluginError(
-            f"the node '{node}' has not been fully drained: {spared} pods ignored, {counts},"
-            f" {len(waiting)} were not evicted during max_wait_period, {len(errors)} other errors;"
-            f" {(refused + errors + waiting)[0]}"
+            f"the node '{node}' has not been fully drained: {spared} pods ignored, {refused},"
+            f" {staying} were not evicted during max_wait_period, {others} other errors,"
+            f" {evicted} pods evicted; {faults[0]}"
         )
 
     def _spared(self, pod: Object) -> bool:
         metadata = pod["metadata"]
         kind, _ = owner(pod)
         return bool(
-            MIRROR in (metadata.get("annotations") or {})
-            or protection(self.clients.kubernetes.own_namespace, namespace=metadata["namespace"])
+            is_static(pod)
+            or protection(self.clients, name=metadata["name"], namespace=metadata["namespace"])
             or (kind == "DaemonSet" and self.parameters.ignore_daemonsets)
             or (kind == "StatefulSet" and self.parameters.ignore_statefulsets)
         )
@@ -143,7 +177,7 @@ class Drain(PodActionner):
         spare: dict[tuple[str, str], int] = {}
         for pod in pods:
             kind, name = owner(pod)
-            if kind != "ReplicaSet" or pod["status"].get("phase") in _FINISHED:
+            if kind != "ReplicaSet" or has_finished(pod):
                 chosen.append(pod)
                 continue
             namespace = pod["metadata"]["namespace"]
@@ -153,9 +187,19 @@ class Drain(PodActionner):
                     found = await self.clients.kubernetes.get(place)
                     spare[namespace, name] = spare_replicas(minimum, found)
             except PluginError as error:
-                errors.append(f"pod '{pod['metadata']['name']}': {error}")
+                errors.append(
+                    f"error getting replica set for pod '{pod['metadata']['name']}': {error}"
+                )
                 continue
             if spare[namespace, name] > 0:
                 spare[namespace, name] -= 1
                 chosen.append(pod)
         return chosen, errors
+
+
+def _order(found: Object, first: Pod) -> tuple[bool, int, str, str]:
+    """Return what pods are sorted by: *first*, then by priority, low ones first."""
+    metadata = found["metadata"]
+    name, namespace = metadata["name"], metadata["namespace"]
+    others = (name, namespace) != (first.name, first.namespace)
+    return others, int(found["spec"].get("priority") or 0), namespace, name

@@ -14,8 +14,11 @@ class Exec(CommandActionner):
 
     The shell gets the output fields of the event as variables: `fd.name` as `$FD_NAME`,
     `proc.aname[2]` as `$PROC_ANAME_2`, beside `$PRIORITY`, `$HOSTNAME`, `$RULE`, `$SOURCE`,
-    `$TAGS` and the contexts (`${FALCO-TALON_RULE}`). They come from an attacker: quote them
-    (`"$FD_NAME"`), and whatever they hold is never run.
+    `$TAGS` and the contexts (`${FALCO-TALON_RULE}`). Those that the command names are set, beside
+    the container's own; a field that is null or absent leaves its variable unset. The values come
+    from an attacker: quote them (`"$FD_NAME"`), and whatever they hold is never run. Values of more
+    than 64 KiB, and those with a NUL, are refused. An event cannot set what shells and loaders
+    heed (`PATH`, `IFS`, `ENV`, `BASH_ENV`, `LD_PRELOAD`…).
     """
 
     name = "kubernetes:exec"

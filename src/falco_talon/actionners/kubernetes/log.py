@@ -1,6 +1,8 @@
 """kubernetes:log"""
 
 import re
+from dataclasses import replace
+from io import BytesIO
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -32,7 +34,9 @@ class Log(PodActionner):
     """Fetch the logs of the pod.
 
     They are the logs of the container that the event names, else of each container, then under a
-    line `==> container <==`. Without an output they are the text of the log line.
+    line `==> container <==`. A container without logs is left out; the result names one whose logs
+    cannot be had, and fails only if all are. Without an output the logs are the text of the log
+    line.
     """
 
     name = "kubernetes:log"
@@ -100,7 +104,10 @@ class Log(PodActionner):
                 cut |= truncated
         if not logs:
             raise PluginError("; ".join(failures))
-        return self._result(pod, {name: log for name, log in logs.items() if log}, cut=cut)
+        for container in [name for name, log in logs.items() if not log]:
+            del logs[container]
+        result = self._result(pod, logs, cut=cut)
+        return replace(result, text="; ".join([result.text, *failures]))
 
     async def _fetch(self, pod: Pod, container: str) -> tuple[bytes, bool]:
         parameters = self.parameters
@@ -121,7 +128,8 @@ class Log(PodActionner):
         if len(logs) == 1:
             ((container, data),) = logs.items()
             return Result(text, objects, Artifact(f"{container}.log", data, objects))
-        data = b"".join(
-            b"==> %s <==\n%s" % (container.encode(), log) for container, log in logs.items()
-        )
-        return Result(text, objects, Artifact("log", data, objects))
+        joined = BytesIO()
+        for container in tuple(logs):  # each goes as it is copied
+            joined.write(b"==> %s <==\n" % container.encode())
+            joined.write(logs.pop(container))
+        return Result(text, objects, Artifact("log", joined.getvalue(), objects))

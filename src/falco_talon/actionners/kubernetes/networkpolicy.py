@@ -1,5 +1,6 @@
 """kubernetes:networkpolicy"""
 
+import hashlib
 from ipaddress import ip_network
 from typing import Annotated, Any, Final
 
@@ -37,6 +38,8 @@ class NetworkPolicy(PodActionner):
     its ReplicaSet, and has the label `app.kubernetes.io/managed-by: falco-talon`. Policies add up:
     if another one restricts the egress of the pod already, the allow list is left out, since it
     would allow more than before; and the result names those that still allow something.
+    What `guard.protected` lists is left alone. To undo it all:
+    `kubectl delete networkpolicies -A -l app.kubernetes.io/managed-by=falco-talon`.
     """
 
     name = "kubernetes:networkpolicy"
@@ -44,7 +47,7 @@ class NetworkPolicy(PodActionner):
     permissions = (
         PolicyRule(("pods",), ("get",)),
         PolicyRule(("networkpolicies",), ("list", "create", "update"), ("networking.k8s.io",)),
-        WORKLOADS,
+        *WORKLOADS,
     )
     example = """
       - action: Isolate the workload
@@ -72,7 +75,7 @@ class NetworkPolicy(PodActionner):
         :raises Ignored: if the pod is protected; :raises PluginError: if that is not possible.
         """
         kubernetes, pod = self.clients.kubernetes, Pod.of(event)
-        if reason := protection(kubernetes.own_namespace, namespace=pod.namespace):
+        if reason := protection(self.clients, name=pod.name, namespace=pod.namespace):
             raise Ignored(f"{pod} {reason} and will be ignored.", pod.objects)
         found = await self.get(pod)
         workload = await find_workload(kubernetes, pod, found)
@@ -86,7 +89,7 @@ class NetworkPolicy(PodActionner):
         wanted = self._policy(name, workload, widening=not others)
         done = await self._store(collection, ours, wanted)
         text = f"the networkpolicy '{name}' in the namespace '{pod.namespace}' has been {done}"
-        return Result(text + self._notes(others), {**pod.objects, "networkpolicy": name})
+        return Result(text + self._notes(found, others), {**pod.objects, "networkpolicy": name})
 
     async def _store(self, collection: str, ours: Object | None, wanted: Object) -> str:
         """Create *wanted*, or put it in the place of *ours*; return which."""
@@ -100,7 +103,8 @@ class NetworkPolicy(PodActionner):
             if not labels.items() >= _MANAGED_BY.items():
                 raise PluginError(f"the networkpolicy '{name}' is not one of Falco Talon's")
             if ours["spec"] != wanted["spec"]:
-                await kubernetes.put(f"{collection}/{name}", {**ours, "spec": wanted["spec"]})
+                where = path("networkpolicies", name, namespace=metadata["namespace"], api=_API)
+                await kubernetes.put(where, {**ours, "spec": wanted["spec"]})
         except Conflict as error:  # somebody was faster: look again
             raise TransientError(str(error)) from None
         return "updated"
@@ -122,9 +126,11 @@ class NetworkPolicy(PodActionner):
             "spec": spec,
         }
 
-    def _notes(self, others: list[Object]) -> str:
-        """Return what the other policies that restrict the pod mean for the outcome."""
+    def _notes(self, pod: Object, others: list[Object]) -> str:
+        """Return what the pod and the other policies that restrict it mean for the outcome."""
         notes = ""
+        if pod["spec"].get("hostNetwork"):
+            notes += ", but the pod is on the network of its node, where policies do not count"
         parameters = self.parameters
         if others and (parameters.allow_cidr or parameters.allow_namespaces):
             names = _names(others)
@@ -136,7 +142,11 @@ class NetworkPolicy(PodActionner):
 
 def _name(workload: Workload) -> str:
     name = f"falco-talon-{workload.kind.lower()}-{workload.name}"
-    return name[:_NAME_CHARACTERS].rstrip("-.")
+    if len(name) <= _NAME_CHARACTERS:
+        return name
+    # What is cut off must not make two workloads share a policy.
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _NAME_CHARACTERS - 9].rstrip('-.')}-{digest}"
 
 
 def _restricts(policy: Object, pod: Object) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from falco_talon.plugin import Result
 
 _SHEBANG = re.compile(r"#! *(\S+)(?: +(\S.*))?")
 _SHELL = "/bin/sh"
+_POSIX_SHELLS = ("sh", "ash", "bash", "dash", "ksh", "mksh", "zsh")
 _LIMIT_BYTES = 1024 * 1024
 
 
@@ -25,7 +26,9 @@ class Script(CommandActionner):
 
     The script is fed to the interpreter's stdin: nothing is written in the container. `$1`, `$?`
     and here-documents are the shell's own; the event's output fields are variables, as for
-    `kubernetes:exec`.
+    `kubernetes:exec`. A command in it that reads its own stdin gets the rest of the script: give
+    it `</dev/null`. Whatever the interpreter is, the container needs a `/bin/sh`, unless the
+    interpreter is a POSIX shell itself.
     """
 
     name = "kubernetes:script"
@@ -89,7 +92,7 @@ class Script(CommandActionner):
                 stdin=text.encode(errors="surrogateescape"),
                 stdin_end=b"\nexit\n",
                 variables=used_variables(event, text),
-                shell=interpreter[0] if interpreter[0].endswith("sh") else _SHELL,
+                shell=_starter(interpreter[0]),
             ),
         )
 
@@ -99,6 +102,11 @@ def _interpreter(text: str) -> tuple[str, ...]:
     if not shebang:
         return (_SHELL,)
     return (shebang[1], shebang[2].strip()) if shebang[2] else (shebang[1],)
+
+
+def _starter(interpreter: str) -> str:
+    """Return the shell that sets the variables and becomes the *interpreter*."""
+    return interpreter if PurePosixPath(interpreter).name in _POSIX_SHELLS else _SHELL
 
 
 def _read(file: Path) -> str:

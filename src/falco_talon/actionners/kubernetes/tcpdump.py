@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from falco_talon.actionners.kubernetes._capture import (
-    MARGIN_SECONDS,
     CaptureParameters,
     capture,
     end_sleeper,
+    flaws,
     sleeper,
     wait_until_runs,
 )
@@ -24,8 +24,9 @@ from falco_talon.plugin import Artifact, PolicyRule, Result
 
 _FILE: Final = "tcpdump.pcap"
 _PATCH: Final = "application/strategic-merge-patch+json"
-# The last two are for tcpdump itself, which goes on as the user tcpdump.
-_CAPABILITIES: Final = ("NET_RAW", "NET_ADMIN", "SETUID", "SETGID")
+# SETUID and SETGID are for tcpdump, which goes on as the user tcpdump; KILL is for ending it then,
+# since root may not signal another user's process without.
+_CAPABILITIES: Final = ("NET_RAW", "NET_ADMIN", "SETUID", "SETGID", "KILL")
 _FILTER: Final = re.compile(r"[A-Za-z0-9_(!][A-Za-z0-9_ .:/()\[\]&|!<>=+*%-]{0,1023}")
 
 
@@ -38,10 +39,10 @@ def _check_filter(text: str) -> str:
 class Tcpdump(PodActionner):
     """Capture the network traffic of the pod.
 
-    An ephemeral container of the pod runs tcpdump, with the capabilities NET_RAW, NET_ADMIN, and
-    SETUID and SETGID, by which tcpdump gives up being root. It
-    ends with the capture; should Falco Talon die meanwhile, it ends by itself. Kubernetes keeps
-    its entry in the pod.
+    An ephemeral container of the pod runs tcpdump. It is not privileged: it has the capabilities
+    NET_RAW and NET_ADMIN, SETUID and SETGID by which tcpdump gives up being root, and KILL by which
+    it is ended then. It ends with the capture; should Falco Talon die meanwhile, it ends by itself.
+    Kubernetes keeps its entry in the pod.
     """
 
     name = "kubernetes:tcpdump"
@@ -49,7 +50,7 @@ class Tcpdump(PodActionner):
     continue_ = False
     artifact = "always"
     permissions = (
-        PolicyRule(("pods",), ("get", "watch")),
+        PolicyRule(("pods",), ("watch",)),
         PolicyRule(("pods/ephemeralcontainers",), ("patch",)),
         EXEC,
     )
@@ -87,13 +88,8 @@ class Tcpdump(PodActionner):
         image: str = Field(
             "issif/tcpdump:latest",
             min_length=1,
-            description="Image, with tcpdump, a shell, sleep and timeout."
+            description="Image, with tcpdump, a shell, sleep, timeout and readlink."
             " Default: `issif/tcpdump:latest`.",
-        )
-        privileged: bool = Field(
-            False,
-            description="Whether the container is privileged, where these capabilities are"
-            " not enough. Default: false.",
         )
 
     parameters: Parameters
@@ -116,32 +112,34 @@ class Tcpdump(PodActionner):
         name = f"falco-talon-tcpdump-{secrets.token_hex(3)[:5]}"
         patch = {"spec": {"ephemeralContainers": [self._container(name)]}}
         try:
-            patched = await kubernetes.patch(
-                f"{pod.path}/ephemeralcontainers", patch, content_type=_PATCH
-            )
+            await kubernetes.patch(f"{pod.path}/ephemeralcontainers", patch, content_type=_PATCH)
         except NotFound:
             raise pod.missing() from None
         await wait_until_runs(
             kubernetes,
             path("pods", namespace=pod.namespace),
-            {
-                "fieldSelector": f"metadata.name={pod.name}",
-                "resourceVersion": patched["metadata"]["resourceVersion"],
-            },
+            {"fieldSelector": f"metadata.name={pod.name}"},
             lambda found: _status(found, name),
             seconds=self.parameters.ready_timeout_seconds,
             what=f"ephemeral container for the tcpdump in {pod}",
         )
         try:
-            command = Command(self._tcpdump(), limit=self.parameters.max_bytes, end_at_limit=True)
+            command = Command(
+                self._tcpdump(),
+                limit=self.parameters.max_bytes,
+                end_at_limit=True,
+                seal=secrets.token_hex(8),
+            )
             outcome = await capture(
-                kubernetes, pod.path, name, command, self._seconds + MARGIN_SECONDS / 2
+                kubernetes,
+                pod.path,
+                name,
+                command,
+                self._seconds + self.parameters.margin_seconds / 2,
             )
         finally:
             await end_sleeper(kubernetes, pod.path, name)
-        text = f"a tcpdump '{_FILE}' has been created"
-        if outcome.truncated:
-            text += f" (truncated to {len(outcome.stdout)} bytes)"
+        text = f"a tcpdump '{_FILE}' has been created{flaws(outcome)}"
         return Result(text, pod.objects, Artifact(_FILE, outcome.stdout, pod.objects))
 
     def _tcpdump(self) -> list[str]:
@@ -154,21 +152,19 @@ class Tcpdump(PodActionner):
         return [*words, "--", parameters.filter] if parameters.filter else words
 
     def _container(self, name: str) -> Object:
-        security: dict[str, Any] = {"runAsUser": 0, "runAsNonRoot": False}
-        if self.parameters.privileged:
-            security["privileged"] = True
-        else:
-            security |= {
-                "allowPrivilegeEscalation": False,
-                "capabilities": {"drop": ["ALL"], "add": list(_CAPABILITIES)},
-            }
+        security = {
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": list(_CAPABILITIES)},
+        }
         return {
             "name": name,
             "image": self.parameters.image,
             "imagePullPolicy": self.parameters.image_pull_policy,
-            "command": sleeper(self._seconds + MARGIN_SECONDS),
+            "command": sleeper(self._seconds + self.parameters.margin_seconds),
             "terminationMessagePolicy": "File",
-            "securityContext": security,
+            "securityContext": self.parameters.security_context or security,
         }
 
 

@@ -1,12 +1,14 @@
 """kubernetes:terminate"""
 
+from collections.abc import Collection, Mapping
+
 from pydantic import Field
 
 from falco_talon.actionners.kubernetes._health import MinHealthyReplicas, enough_replicas
-from falco_talon.actionners.kubernetes._pod import MIRROR, Pod, PodActionner, owner
+from falco_talon.actionners.kubernetes._pod import Pod, PodActionner, has_finished, is_static, owner
 from falco_talon.actionners.kubernetes._protected import protection
 from falco_talon.clients.kubernetes import Conflict, NotFound, Object, path
-from falco_talon.errors import CheckError, Ignored
+from falco_talon.errors import CheckError, Ignored, TransientError
 from falco_talon.event import Event
 from falco_talon.plugin import BaseParameters, PolicyRule, Result
 
@@ -15,7 +17,9 @@ class Terminate(PodActionner):
     """Delete the pod.
 
     The pod that is deleted is the one that was looked at: another that has taken its name since
-    (as those of a StatefulSet do) is left alone.
+    (as those of a StatefulSet do) is left alone. So are static pods, which no API can end, and
+    what `guard.protected` lists. PodDisruptionBudgets do not hold it up; `kubernetes:drain` heeds
+    them.
     """
 
     name = "kubernetes:terminate"
@@ -61,6 +65,10 @@ class Terminate(PodActionner):
 
     parameters: Parameters
 
+    def needs(self, known: Mapping[str, Collection[str]]) -> tuple[PolicyRule, ...]:
+        """Return the permissions without that for a minimum that is not asked for."""
+        return self.permissions if self.parameters.min_healthy_replicas else self.permissions[:1]
+
     async def run(self, event: Event) -> Result:
         """Delete the pod, unless it is to be spared.
 
@@ -68,8 +76,8 @@ class Terminate(PodActionner):
         """
         pod = Pod.of(event)
         found = await self.get(pod)
-        own = self.clients.kubernetes.own_namespace
-        exemption = protection(own, namespace=pod.namespace) or _recreated(event, found)
+        exemption = protection(self.clients, name=pod.name, namespace=pod.namespace)
+        exemption = exemption or _recreated(event, found)
         exemption = exemption or await self._exemption(pod, found)
         if exemption:
             raise Ignored(f"{pod} {exemption} and will be ignored.", pod.objects)
@@ -85,12 +93,16 @@ class Terminate(PodActionner):
         except NotFound:
             raise pod.missing() from None
         except Conflict as error:
+            if "precondition" not in str(error).lower():
+                raise TransientError(str(error)) from None
             raise CheckError(f"{pod} has been replaced in the meantime: {error}") from None
         return Result(f"{pod} has been terminated", pod.objects)
 
     async def _exemption(self, pod: Pod, found: Object) -> str:
         """Return why the pod is spared, or nothing."""
         kind, name = owner(found)
+        if is_static(found):
+            return "is a static pod, which only its node can end,"
         if kind == "DaemonSet" and self.parameters.ignore_daemonsets:
             return "belongs to a DaemonSet"
         if kind == "StatefulSet" and self.parameters.ignore_statefulsets:
@@ -98,7 +110,7 @@ class Terminate(PodActionner):
         if not kind and self.parameters.ignore_standalone_pods:
             return "is a standalone pod"
         minimum = self.parameters.min_healthy_replicas
-        if kind == "ReplicaSet" and minimum:
+        if kind == "ReplicaSet" and minimum and not has_finished(found):
             replica_set = await self.clients.kubernetes.get(
                 path("replicasets", name, namespace=pod.namespace, api="apps/v1")
             )
@@ -112,6 +124,6 @@ def _recreated(event: Event, found: Object) -> str:
     metadata = found["metadata"]
     uid = event.field("k8s.pod.uid")
     # The kubelet knows a static pod by another uid than the one of its mirror in the API.
-    if not uid or uid == metadata["uid"] or MIRROR in (metadata.get("annotations") or {}):
+    if not uid or uid == metadata["uid"] or is_static(found):
         return ""
     return "has been recreated since the event"
