@@ -9,6 +9,11 @@ from falco_talon.plugin import Result
 from tests.cluster.cluster import Cluster, Resource
 from tests.cluster.errors import ClusterError
 
+READY = {
+    "phase": "Running",
+    "conditions": [{"type": "Ready", "status": "True"}],
+}
+
 
 async def run(clients: Clients, event: Event, **parameters: Any) -> Result:
     """Check and run it, as the engine does."""
@@ -31,3 +36,17 @@ def owner(kind: str) -> Resource:
     """Return an owner of this kind, of a group that no controller and no collector knows."""
     uid = "00000000-0000-4000-8000-000000000001"
     return {"apiVersion": "example.com/v1", "kind": kind, "metadata": {"name": "a", "uid": uid}}
+
+
+def budget(cluster: Cluster, namespace: str) -> str:
+    """Forbid the eviction of the pods labelled `app: kept`, and return the path of the budget."""
+    path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
+    spec = {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "kept"}}}
+    cluster.request("POST", path, {"metadata": {"name": "budget"}, "spec": spec})
+    cluster.wait_for(
+        lambda: (
+            cluster.request("GET", f"{path}/budget").get("status", {}).get("observedGeneration")
+        ),
+        what="the budget to be counted",
+    )
+    return f"{path}/budget"

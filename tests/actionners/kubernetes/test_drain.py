@@ -19,16 +19,12 @@ from falco_talon.errors import Ignored, PluginError
 from falco_talon.event import Event
 from falco_talon.plugin import Result
 from tests.actionners.conftest import CreatePod, about
+from tests.actionners.kubernetes.terminating import READY, budget
 from tests.cluster.cluster import Cluster, Resource
 from tests.cluster.errors import ClusterError
 from tests.faults import Fault, FaultyApi, faulty_api
 
 __all__ = ["faulty_api"]
-
-READY = {
-    "phase": "Running",
-    "conditions": [{"type": "Ready", "status": "True"}],
-}
 
 
 async def drain(clients: Clients, event: Event, **parameters: Any) -> Result:
@@ -214,20 +210,6 @@ async def test_ac_02_unknown_replica_set(
         f"the node '{node}' has been drained, errors are ignored:"
         " 0 ignored pods, 0 eviction errors, 1 other errors, 0 pods evicted"
     )
-
-
-def budget(cluster: Cluster, namespace: str) -> str:
-    """Forbid the eviction of the pods labelled `app: kept`, and return the path of the budget."""
-    path = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
-    spec = {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "kept"}}}
-    cluster.request("POST", path, {"metadata": {"name": "budget"}, "spec": spec})
-    cluster.wait_for(
-        lambda: (
-            cluster.request("GET", f"{path}/budget").get("status", {}).get("observedGeneration")
-        ),
-        what="the budget to be counted",
-    )
-    return f"{path}/budget"
 
 
 async def test_ac_26_budget(

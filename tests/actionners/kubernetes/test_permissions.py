@@ -137,6 +137,7 @@ def one(plugin: type[Actionner], given: dict[str, Any], world: World) -> Work:
 USES: list[tuple[type[Actionner], dict[str, Any]]] = [
     (Terminate, {}),
     (Terminate, {"min_healthy_replicas": "0"}),
+    (Terminate, {"max_wait_period": 0}),
     (Label, {"labels": {"a": "b"}}),
     (Label, {"labels": {"a": "b"}, "level": "node"}),
     (Annotation, {"annotations": {"a": "b"}}),

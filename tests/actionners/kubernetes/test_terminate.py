@@ -1,5 +1,6 @@
 """kubernetes:terminate"""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from falco_talon.errors import CheckError, Ignored, PluginError, TransientError
 from falco_talon.event import Event
 from falco_talon.plugin import Result
 from tests.actionners.conftest import CreatePod, about
-from tests.actionners.kubernetes.terminating import is_gone, owner, run
+from tests.actionners.kubernetes.terminating import READY, budget, is_gone, owner, run
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 from tests.endpoint import Answer, Endpoint
@@ -233,10 +234,48 @@ async def test_ac_14_faults_are_transient(endpoint: Endpoint, answer: Answer) ->
     await clients.close()
 
 
+@pytest.fixture
+def kept(node_cluster: Cluster, namespace: str, create_pod: CreatePod) -> str:
+    """Make a pod that a budget keeps, and return the path of the budget."""
+    path = budget(node_cluster, namespace)
+    create_pod(labels={"app": "kept"})
+    status = f"/api/v1/namespaces/{namespace}/pods/web/status"
+    node_cluster.request("PATCH", status, {"status": READY}, "application/merge-patch+json")
+    return path
+
+
+async def test_a_budget_is_respected_on_demand(
+    kept: str, clients: Clients, node_cluster: Cluster, namespace: str, event: Event
+) -> None:
+    """With `max_wait_period` the eviction is tried until the budget allows it, or time is over."""
+    with pytest.raises(PluginError, match="disruption budget") as raised:
+        await run(clients, event, **STANDALONE, max_wait_period=0)
+    assert not isinstance(raised.value, TransientError)
+    assert not is_gone(node_cluster, namespace)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(run(clients, event, **STANDALONE, max_wait_period=20))
+        await asyncio.sleep(1.5)
+        assert not task.done()
+        assert not is_gone(node_cluster, namespace)
+        await asyncio.to_thread(node_cluster.request, "DELETE", kept)
+    assert task.result().text.endswith("has been terminated")
+    assert is_gone(node_cluster, namespace)
+
+
+@pytest.mark.usefixtures("kept")
+async def test_no_budget_holds_up_a_deletion(
+    clients: Clients, node_cluster: Cluster, namespace: str, event: Event
+) -> None:
+    """A pod that an attacker holds is not kept for the sake of a budget."""
+    await run(clients, event, **STANDALONE)
+    assert is_gone(node_cluster, namespace)
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
         {"grace_period_seconds": -1},
+        {"max_wait_period": -1},
         {"grace_period_seconds": "soon"},
         {"min_healthy_replicas": "-1"},
         {"min_healthy_replicas": "101%"},

@@ -73,6 +73,17 @@ async def evict(
     return evictor.outcome
 
 
+async def evict_one(
+    kubernetes: Kubernetes, pod: Object, *, grace_period_seconds: int | None, seconds: float
+) -> None:
+    """Evict *pod*, trying again for *seconds* while a budget forbids it.
+
+    :raises PluginError: with the last refusal.
+    """
+    eviction = Eviction("", grace_period_seconds, seconds, frozenset(), 1)
+    await _Evictor(kubernetes, eviction, lambda text: None).insist(pod)
+
+
 class _Evictor:
     def __init__(self, kubernetes: Kubernetes, eviction: Eviction, tell: Tell) -> None:
         self.outcome = Outcome()
@@ -97,19 +108,10 @@ class _Evictor:
             self._tell(f"{len(evicted)} of {number} pods evicted, {gone} of them are gone")
 
     async def evict(self, pod: Object) -> None:
-        """Evict *pod*, trying again while a budget forbids it and there is time."""
-        metadata, attempt = pod["metadata"], 0
+        """Evict *pod*, and note what came of it."""
+        metadata = pod["metadata"]
         try:
-            while refused := await self._refusal(pod):
-                attempt += 1
-                asked = refused.retry_after if isinstance(refused, TransientError) else None
-                pause = max(_PAUSE_SECONDS, asked or 0)
-                # A budget forbids as long as it lasts; other faults may be over in a moment.
-                hopeless = "disruption budget" in str(refused) or pause > _LONGEST_PAUSE_SECONDS
-                in_time = time.monotonic() + pause < self.deadline
-                if not in_time and (hopeless or attempt >= _ATTEMPTS):
-                    raise refused
-                await asyncio.sleep(pause)
+            await self.insist(pod)
         except PluginError as error:
             text = f"error evicting pod '{metadata['name']}': {error}"
             self.outcome.refused.append(text)
@@ -117,6 +119,23 @@ class _Evictor:
                 self._tell(text)
         else:
             self.outcome.evicted.add(metadata["uid"])
+
+    async def insist(self, pod: Object) -> None:
+        """Evict *pod*, trying again while a budget forbids it and there is time.
+
+        :raises PluginError: with the last refusal.
+        """
+        attempt = 0
+        while refused := await self._refusal(pod):
+            attempt += 1
+            asked = refused.retry_after if isinstance(refused, TransientError) else None
+            pause = max(_PAUSE_SECONDS, asked or 0)
+            # A budget forbids as long as it lasts; other faults may be over in a moment.
+            hopeless = "disruption budget" in str(refused) or pause > _LONGEST_PAUSE_SECONDS
+            in_time = time.monotonic() + pause < self.deadline
+            if not in_time and (hopeless or attempt >= _ATTEMPTS):
+                raise PluginError(str(refused))  # tried enough, whoever asks
+            await asyncio.sleep(pause)
 
     async def _refusal(self, pod: Object) -> PluginError | None:
         """Ask for the eviction once; return the refusal if it may pass.

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from pydantic import Field
 
+from falco_talon.actionners.kubernetes._eviction import evict_one
 from falco_talon.actionners.kubernetes._health import MinHealthyReplicas, enough_replicas
 from falco_talon.actionners.kubernetes._pod import Pod, PodActionner, has_finished, is_static, owner
 from falco_talon.actionners.kubernetes._protected import protection
@@ -12,23 +13,24 @@ from falco_talon.errors import CheckError, Ignored, TransientError
 from falco_talon.event import Event
 from falco_talon.plugin import BaseParameters, PolicyRule, Result
 
+_GET = PolicyRule(("pods",), ("get",))
+_DELETE = PolicyRule(("pods",), ("delete",))
+_EVICT = PolicyRule(("pods/eviction",), ("create",))
+_REPLICA_SETS = PolicyRule(("replicasets",), ("get",), ("apps",))
+
 
 class Terminate(PodActionner):
     """Delete the pod.
 
     The pod that is deleted is the one that was looked at: another that has taken its name since
     (as those of a StatefulSet do) is left alone. So are static pods, which no API can end, and
-    what `guard.protected` lists. PodDisruptionBudgets do not hold it up; `kubernetes:drain` heeds
-    them.
+    what `guard.protected` lists. PodDisruptionBudgets hold it up only with `max_wait_period`.
     """
 
     name = "kubernetes:terminate"
     source = ("syscalls",)
     continue_ = False
-    permissions = (
-        PolicyRule(("pods",), ("get", "delete")),
-        PolicyRule(("replicasets",), ("get",), ("apps",)),
-    )
+    permissions = (_GET, _DELETE, _EVICT, _REPLICA_SETS)
     example = """
       - action: Terminate the pod
         actionner: kubernetes:terminate
@@ -62,12 +64,25 @@ class Terminate(PodActionner):
             description="Spare the pod of a ReplicaSet that has fewer ready replicas: a number"
             " (`2`), or a percentage of the replicas it should have (`33%`). Default: no minimum.",
         )
+        max_wait_period: int | None = Field(
+            None,
+            ge=0,
+            le=86400,
+            description="Evict the pod instead, trying again for so many seconds while a"
+            " PodDisruptionBudget forbids it. Default: delete it, whatever budgets say.",
+        )
 
     parameters: Parameters
 
+    @property
+    def duration_seconds(self) -> float:
+        """The wait for a budget."""
+        return self.parameters.max_wait_period or 0
+
     def needs(self, known: Mapping[str, Collection[str]]) -> tuple[PolicyRule, ...]:
-        """Return the permissions without that for a minimum that is not asked for."""
-        return self.permissions if self.parameters.min_healthy_replicas else self.permissions[:1]
+        """Return the permissions without those for what is not asked for."""
+        end = _DELETE if self.parameters.max_wait_period is None else _EVICT
+        return (_GET, end, *((_REPLICA_SETS,) if self.parameters.min_healthy_replicas else ()))
 
     async def run(self, event: Event) -> Result:
         """Delete the pod, unless it is to be spared.
@@ -81,22 +96,38 @@ class Terminate(PodActionner):
         exemption = exemption or await self._exemption(pod, found)
         if exemption:
             raise Ignored(f"{pod} {exemption} and will be ignored.", pod.objects)
+        await self._end(pod, found)
+        return Result(f"{pod} has been terminated", pod.objects)
+
+    async def _end(self, pod: Pod, found: Object) -> None:
+        """Delete or evict the pod.
+
+        :raises PluginError: if that is refused.
+        """
+        parameters, kubernetes = self.parameters, self.clients.kubernetes
+        if parameters.max_wait_period is not None:
+            await evict_one(
+                kubernetes,
+                found,
+                grace_period_seconds=parameters.grace_period_seconds,
+                seconds=parameters.max_wait_period,
+            )
+            return
         options: Object = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": found["metadata"]["uid"]},
         }
-        if self.parameters.grace_period_seconds is not None:
-            options["gracePeriodSeconds"] = self.parameters.grace_period_seconds
+        if parameters.grace_period_seconds is not None:
+            options["gracePeriodSeconds"] = parameters.grace_period_seconds
         try:
-            await self.clients.kubernetes.delete(pod.path, options)
+            await kubernetes.delete(pod.path, options)
         except NotFound:
             raise pod.missing() from None
         except Conflict as error:
             if "precondition" not in str(error).lower():
                 raise TransientError(str(error)) from None
             raise CheckError(f"{pod} has been replaced in the meantime: {error}") from None
-        return Result(f"{pod} has been terminated", pod.objects)
 
     async def _exemption(self, pod: Pod, found: Object) -> str:
         """Return why the pod is spared, or nothing."""
