@@ -54,10 +54,10 @@ def _plugin(plugin: type[Plugin], facts: Iterable[str] = ()) -> str:
         parts.append("\n| Parameter | Default | Meaning |\n|---|---|---|\n")
         defaults = parameters(plugin.Parameters)
         parts += [_row(name, field, defaults) for name, field in _fields(plugin)]
-    if plugin.permissions:
-        rules = policy_rules(plugin.permissions)
-        text = yaml.safe_dump(rules, sort_keys=False, default_flow_style=None)
-        parts.append(f"\nPermissions in the cluster:\n\n```yaml\n{text}```\n")
+    for where, own in (("the cluster", False), ("the namespace of Falco Talon alone", True)):
+        if rules := policy_rules(each for each in plugin.permissions if each.own_namespace is own):
+            text = yaml.safe_dump(rules, sort_keys=False, default_flow_style=None)
+            parts.append(f"\nPermissions in {where}:\n\n```yaml\n{text}```\n")
     if plugin.cloud_permissions:
         parts.append(f"\nPermissions: {_codes(plugin.cloud_permissions)}\n")
     if plugin.example:

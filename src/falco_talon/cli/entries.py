@@ -74,7 +74,7 @@ def _empty(annotation: Any) -> Any:
 
 
 def policy_rules(permissions: "Iterable[PolicyRule]") -> list[dict[str, list[str]]]:
-    """Return the policy rules as they stand in a ClusterRole."""
+    """Return the policy rules as they stand in a role."""
     return [
         {
             "apiGroups": list(rule.api_groups),
@@ -88,10 +88,11 @@ def policy_rules(permissions: "Iterable[PolicyRule]") -> list[dict[str, list[str
 def _permissions(
     permissions: "tuple[PolicyRule, ...]", cloud_permissions: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the policy rules as they stand in a ClusterRole, and what a cloud must allow."""
+    """Return the policy rules as they stand in roles, and what a cloud must allow."""
     said: dict[str, Any] = {}
-    if permissions:
-        said["permissions"] = policy_rules(permissions)
+    for key, own in (("permissions", False), ("own_namespace_permissions", True)):
+        if rules := policy_rules(rule for rule in permissions if rule.own_namespace is own):
+            said[key] = rules
     if cloud_permissions:
         said["cloud_permissions"] = list(cloud_permissions)
     return said
