@@ -18,6 +18,7 @@ from falco_talon.errors import BusError
 
 log = structlog.get_logger()
 
+_FAULTS_TOLD = 4
 _CONNECT_TIMEOUT_SECONDS = 5.0
 _ONCE_TIMEOUT_SECONDS = 2.0
 _CLOSE_SECONDS = 1.0
@@ -104,12 +105,12 @@ async def connect(address: Address) -> AsyncIterator[Client]:
     :raises BusError: if the first connection cannot be made.
     """
     client = Client()
-
-    faults: list[str] = []
+    faults: dict[str, None] = {}  # each once, and not for ever: it tries again and again
 
     async def on_error(error: Exception) -> None:
         text = str(error) or type(error).__name__
-        faults[:] = [text]
+        if len(faults) < _FAULTS_TOLD:
+            faults[text] = None
         log.debug("nats", error=text)
 
     async def on_disconnect() -> None:
@@ -140,9 +141,8 @@ async def connect(address: Address) -> AsyncIterator[Client]:
                     reconnected_cb=on_reconnect,
                 )
         except (OSError, nats.errors.Error, TimeoutError) as error:
-            why = str(error) or (
-                faults[-1] if faults else f"no answer within {_CONNECT_TIMEOUT_SECONDS:g} s"
-            )
+            why = str(error) or "; ".join(faults)
+            why = why or f"no answer within {_CONNECT_TIMEOUT_SECONDS:g} s"
             raise BusError(f"no connection to nats-server at {address.url}: {why}") from None
         yield client
     finally:

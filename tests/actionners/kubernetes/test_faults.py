@@ -58,6 +58,7 @@ CASES = [
     Case(Drain, {"grace_period_seconds": 0}, "GET", "fieldSelector"),
     Case(Drain, {"grace_period_seconds": 0}, "POST", "/eviction"),
     Case(Drain, {"grace_period_seconds": 0, "max_wait_period": 20}, "POST", "/eviction"),
+    Case(Terminate, {"ignore_standalone_pods": False, "max_wait_period": 20}, "POST", "/eviction"),
 ]
 
 
@@ -150,7 +151,8 @@ async def test_passing_fault(
 async def test_ac_14_lasting_fault(case: Case, faulty_api: Faulty, event: Event) -> None:
     """What does not pass is an error with the server's sentence; not a missing object (AC-14)."""
     api, clients = faulty_api
-    case = Case(case.plugin, {**case.given, "max_wait_period": 0}, case.method, case.path)
+    given = {key: 0 if key == "max_wait_period" else value for key, value in case.given.items()}
+    case = Case(case.plugin, given, case.method, case.path)
     api.faults = [Fault(case.method, case.path, 500, 1000, message="etcd is gone")]
     with pytest.raises(PluginError, match=r"etcd is gone \(500 Fault\)") as raised:
         await run(case, clients, event)
