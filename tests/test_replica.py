@@ -242,7 +242,8 @@ async def test_a_stopping_replica_hands_over(pair: Pair, endpoint: Endpoint, who
     assert any(
         line.get("result") == "20 event(s) handed over to the leader" for line in stopping.log
     )
-    assert len(heir.lines(message="action", action="Second", status="success")) == 20
+    second = {"message": "action", "action": "Second", "status": "success"}
+    assert len(await asyncio.to_thread(heir.wait_for_lines, 20, **second)) == 20
     assert set(calls(endpoint, "/first").values()) == {1}
     (again,) = [
         line for line in heir.lines(message="action", status="success") if "attempt" in line
@@ -319,12 +320,13 @@ async def test_the_leaders_stream_cannot_be_reached(pair: Pair, endpoint: Endpoi
         way.close()
         assert await post(pair.follower, *range(10)) < 0.7
         await until_called(endpoint, set(range(10)))
-        assert {line["event"] for line in pair.follower.lines(message="action")}
+        await asyncio.to_thread(pair.follower.wait_for_lines, 10, message="action")
         way.open()
         await until(pair.follower, "link", "events go to the stream of the leader at ", 2)
         await post(pair.follower, 20)
         await until_called(endpoint, {20})
-        assert pair.leader.lines(message="action", action="Second", status="success")
+        second = {"message": "action", "action": "Second", "status": "success"}
+        await asyncio.to_thread(pair.leader.wait_for_lines, 1, **second)
 
 
 async def test_a_wrong_secret(pair: Pair, endpoint: Endpoint) -> None:
@@ -341,7 +343,7 @@ async def test_a_wrong_secret(pair: Pair, endpoint: Endpoint) -> None:
     assert "Authorization Violation" in "".join(follower.raw)
     assert await post(follower, 1) < 1
     await until_called(endpoint, {1})
-    assert follower.lines(message="action")
+    await asyncio.to_thread(follower.wait_for_lines, 1, message="action")
     assert "another secret" not in "\n".join(follower.raw + pair.daemons[0].raw)
 
 
